@@ -1,0 +1,1 @@
+"""Use cases every feature stands on: send, pull, offsets, topics, groups, members, long poll."""

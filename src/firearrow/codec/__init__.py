@@ -1,0 +1,1 @@
+"""Pure bytes, shared by wire and disk: stored record, property string, ids, hashes."""

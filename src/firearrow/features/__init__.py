@@ -1,0 +1,1 @@
+"""Feature rooms: siblings of one shape; none imports another."""

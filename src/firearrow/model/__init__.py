@@ -1,0 +1,1 @@
+"""Frozen values shared by every room: topics, groups, names, codes, clock. No I/O."""

@@ -1,0 +1,53 @@
+"""A topic's configuration, as RocketMQ keeps it (``TopicConfig``; storage.md 6.2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+PERM_INHERIT: Final = 1  # may be the template of an automatically created topic
+PERM_WRITE: Final = 2
+PERM_READ: Final = 4
+PERM_PRIORITY: Final = 8
+
+SYS_FLAG_UNIT: Final = 1
+SYS_FLAG_UNIT_SUB: Final = 2
+
+
+class Topic(msgspec.Struct, frozen=True, kw_only=True):
+    """One topic. Field names in JSON are RocketMQ's; they are written in alphabetical order."""
+
+    attributes: dict[str, str] = {}
+    order: bool = False
+    perm: int = PERM_READ | PERM_WRITE
+    read_queues: int = msgspec.field(default=16, name="readQueueNums")
+    filter_type: str = msgspec.field(default="SINGLE_TAG", name="topicFilterType")
+    name: str = msgspec.field(name="topicName")
+    sys_flag: int = msgspec.field(default=0, name="topicSysFlag")
+    write_queues: int = msgspec.field(default=16, name="writeQueueNums")
+
+    @property
+    def readable(self) -> bool:
+        return bool(self.perm & PERM_READ)
+
+    @property
+    def writable(self) -> bool:
+        return bool(self.perm & PERM_WRITE)
+
+    @property
+    def inherited(self) -> bool:
+        return bool(self.perm & PERM_INHERIT)
+
+
+class DataVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """Version of a table that others copy (cluster.md 0.3)."""
+
+    counter: int = 0
+    state_version: int = msgspec.field(default=0, name="stateVersion")
+    timestamp: int = 0
+
+    def next(self, now_ms: int) -> DataVersion:
+        return DataVersion(
+            counter=self.counter + 1, state_version=self.state_version, timestamp=now_ms
+        )

@@ -1,0 +1,1 @@
+"""RocketMQ's remoting protocol: frames, both header codecs, request tables, JSON bodies."""

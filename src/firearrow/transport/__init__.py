@@ -1,0 +1,1 @@
+"""The only room that opens a socket: listeners, connections, TLS, first-byte detection."""
