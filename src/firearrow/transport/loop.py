@@ -1,0 +1,113 @@
+"""The real clock, the real background thread, and the event loop they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+from firearrow.model.clock import Timer
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_Job = Callable[[], Callable[[], None]]  # runs on the thread; gives what to call on the loop
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a program on uvloop until ``main`` returns."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+class LoopClock:
+    """``model.clock.Clock`` over the running loop."""
+
+    __slots__ = ("_loop", "call_soon", "monotonic")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop or asyncio.get_running_loop()
+        self.monotonic: Callable[[], float] = self._loop.time
+        self.call_soon: Callable[..., object] = self._loop.call_soon
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def call_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Timer:
+        return self._loop.call_later(delay_s, callback, *args)
+
+
+class ThreadBackground:
+    """``model.background.Background`` with one thread, so work keeps its order.
+
+    The thread starts with the first job. All results that are ready at once cost one wake-up of
+    the loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self._loop = loop or asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._finished: deque[Callable[[], None]] = deque()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def submit(
+        self, work: Callable[[], T], done: Callable[[T | None, OSError | None], None]
+    ) -> None:
+        """Run ``work`` on the thread; after ``close``, run it here."""
+
+        def job() -> Callable[[], None]:
+            try:
+                result = work()
+            except OSError as caught:
+                error = caught
+            except Exception as unforeseen:  # whoever waits must hear of it all the same
+                log.exception("background work failed")
+                error = OSError(f"{type(unforeseen).__name__}: {unforeseen}")
+            else:
+                return lambda: done(result, None)
+            return lambda: done(None, error)
+
+        if self._closed:
+            self._finish(job())
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="background", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Wait for all submitted work, and deliver its results before returning."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+        self._closed = True
+        self._deliver()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._finish(job())
+
+    def _finish(self, call: Callable[[], None]) -> None:
+        self._finished.append(call)
+        if len(self._finished) > 1:
+            return  # delivered by the wake-up of the one before it
+        with contextlib.suppress(RuntimeError):  # the loop is closed; `close` delivers
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        while self._finished:
+            call = self._finished.popleft()
+            try:
+                call()
+            except Exception:
+                log.exception("the end of background work failed")
