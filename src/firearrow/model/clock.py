@@ -18,7 +18,7 @@ class Clock(Protocol):
     """What a room may know of time."""
 
     def now_ms(self) -> int:
-        """Wall clock, milliseconds since the Unix epoch. It may jump; never use it for a timeout."""
+        """Wall clock, milliseconds since the Unix epoch. It may jump: not for timeouts."""
 
     def monotonic(self) -> float:
         """Seconds that only grow."""

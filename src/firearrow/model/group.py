@@ -1,4 +1,4 @@
-"""A consumer group's configuration (``SubscriptionGroupConfig``; storage.md 6.3, behaviour.md 3.6)."""
+"""A consumer group's configuration (``SubscriptionGroupConfig``; storage.md 6.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names with a meaning, and the rules for the others (``TopicValidator``, ``Validators``, ``MixAll``)."""
+"""Names with a meaning, and the rules for the others (``TopicValidator``, ``Validators``)."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ RETRY_TOPIC_CHARS_MAX: Final = 255
 GROUP_CHARS_MAX: Final = 120
 
 _legal = re.compile(r"[%|a-zA-Z0-9_-]+").fullmatch
+_ALLOWED: Final = "contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
 
 
 def topic_error(topic: str) -> str | None:
@@ -75,7 +76,7 @@ def topic_error(topic: str) -> str | None:
     if not topic.strip():
         return "The specified topic is blank."
     if not _legal(topic):
-        return f"The specified topic[{topic}] contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
+        return f"The specified topic[{topic}] {_ALLOWED}"
     limit = (
         RETRY_TOPIC_CHARS_MAX if topic.startswith((RETRY_PREFIX, DLQ_PREFIX)) else TOPIC_CHARS_MAX
     )
@@ -89,7 +90,7 @@ def group_error(group: str) -> str | None:
     if not group.strip():
         return "The specified group is blank."
     if not _legal(group):
-        return f"The specified group[{group}] contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
+        return f"The specified group[{group}] {_ALLOWED}"
     if len(group) > GROUP_CHARS_MAX:
         return f"The specified group is longer than group max length {GROUP_CHARS_MAX}."
     return None

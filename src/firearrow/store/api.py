@@ -175,5 +175,12 @@ class Store(Protocol):
     def save_config(self, name: str, chunks: Iterable[bytes]) -> None:
         """Replace ``config/<name>`` safely, keeping the old one as ``.bak``."""
 
+    def note_config(self, name: str, data: bytes) -> None:
+        """Add one JSON value to the file's journal: it survives a kill before the next save, which
+        empties the journal."""
+
+    def config_notes(self, name: str) -> list[Any]:
+        """Values noted after the last save of ``config/<name>``, oldest first."""
+
     def close(self) -> None:
         """Flush everything, write the checkpoint, remove ``abort``, release the lock."""

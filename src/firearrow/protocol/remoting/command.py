@@ -69,9 +69,9 @@ class Request(msgspec.Struct, Generic[F], gc=False):
     version: int = 0
     language: Any = "JAVA"  # a name; an ordinal in binary headers
     fields: F = msgspec.field(default=None, name="extFields")  # type: ignore[assignment]
-    body: bytes = msgspec.field(default=b"", name="\0body")
-    peer: Caller = msgspec.field(default=None, name="\0peer")  # type: ignore[assignment]
-    header: bytes = msgspec.field(default=b"", name="\0header")  # as received, to read it again
+    body: bytes = msgspec.field(default=b"", name="-body")
+    peer: Caller = msgspec.field(default=None, name="-peer")  # type: ignore[assignment]
+    header: bytes = msgspec.field(default=b"", name="-header")  # as received, to read it again
 
     @property
     def one_way(self) -> bool:

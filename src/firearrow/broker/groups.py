@@ -1,0 +1,118 @@
+"""The broker's consumer group table, kept in ``subscriptionGroup.json``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+import msgspec
+
+from firearrow.model import names
+from firearrow.model.clock import Clock
+from firearrow.model.group import Group
+from firearrow.model.topic import DataVersion
+from firearrow.store.api import Store
+
+log = logging.getLogger(__name__)
+
+GROUPS_FILE: Final = "subscriptionGroup.json"
+READ_FORBIDDEN_BIT: Final = 1 << 2  # PermName.INDEX_PERM_READ
+_encode = msgspec.json.Encoder().encode
+
+
+class GroupSettings(Protocol):
+    auto_create_subscription_group: bool
+
+
+class Groups:
+    """All consumer groups of this broker."""
+
+    def __init__(self, settings: GroupSettings, store: Store, clock: Clock) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self.table: dict[str, Group] = {}
+        self.forbidden: dict[str, dict[str, int]] = {}
+        self.version = DataVersion()
+
+    def load(self) -> None:
+        saved = self._store.load_config(GROUPS_FILE) or {}
+        self.version = msgspec.convert(saved.get("dataVersion") or {}, DataVersion)
+        self.forbidden = {
+            group: {topic: int(bits) for topic, bits in table.items()}
+            for group, table in (saved.get("forbiddenTable") or {}).items()
+        }
+        for name, config in (saved.get("subscriptionGroupTable") or {}).items():
+            try:
+                self.table[name] = msgspec.convert({"groupName": name, **config}, Group)
+            except msgspec.ValidationError as error:
+                log.error("group %s in %s is unreadable and left out: %s", name, GROUPS_FILE, error)
+        for name in names.BUILT_IN_GROUPS:
+            if name not in self.table:
+                broadcast = name.startswith(("CID_ONSAPI", "CID_ONS-HTTP"))
+                self.table[name] = Group(name=name, consume_broadcast_enable=broadcast or True)
+
+    def find(self, name: str) -> Group | None:
+        """The group, made on the fly where the settings allow it (behaviour.md 21.2)."""
+        group = self.table.get(name)
+        if group is None and self._may_create(name):
+            group = Group(name=name)
+            self._put(group)
+        return group
+
+    def _may_create(self, name: str) -> bool:
+        allowed = self._settings.auto_create_subscription_group or names.is_system_group(name)
+        return allowed and names.group_error(name) is None
+
+    def update(self, group: Group) -> None:
+        """Add or replace; the same configuration again changes nothing."""
+        if self.table.get(group.name) != group:
+            self._put(group)
+
+    def _put(self, group: Group) -> None:
+        self.table[group.name] = group
+        self._changed()
+
+    def delete(self, name: str) -> None:
+        """Forget the group; an unknown one is no error."""
+        if self.table.pop(name, None) is not None:
+            self._changed()
+
+    def may_read(self, group: str, topic: str) -> bool:
+        bits = self.forbidden.get(group)
+        return bits is None or not bits.get(topic, 0) & READ_FORBIDDEN_BIT
+
+    def set_may_read(self, group: str, topic: str, readable: bool) -> None:
+        bits = self.forbidden.setdefault(group, {})
+        if readable:
+            bits[topic] = bits.get(topic, 0) & ~READ_FORBIDDEN_BIT
+        else:
+            bits[topic] = bits.get(topic, 0) | READ_FORBIDDEN_BIT
+        if not bits[topic]:
+            del bits[topic]
+        if not bits:
+            del self.forbidden[group]
+        self._changed()
+
+    def _changed(self) -> None:
+        self.version = self.version.next(self._clock.now_ms())
+        self._store.save_config(GROUPS_FILE, self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The file's content, in pieces."""
+        yield b'{"dataVersion":' + _encode(self.version)
+        yield b',"forbiddenTable":' + _encode(self.forbidden) + b',"subscriptionGroupTable":{'
+        separator = b""
+        for name, group in self.table.items():
+            yield separator + _encode(name) + b":" + encode_group(group)
+            separator = b","
+        yield b"}}"
+
+
+def encode_group(group: Group) -> bytes:
+    """One group as Java writes it: absent rather than null."""
+    fields = msgspec.to_builtins(group)
+    if fields.get("subscriptionDataSet") is None:
+        fields.pop("subscriptionDataSet", None)
+    return _encode(fields)

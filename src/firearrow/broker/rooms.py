@@ -1,0 +1,45 @@
+"""What a feature room may do: the one narrow interface between the broker and its features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from firearrow.model.message import Message
+from firearrow.protocol.remoting.session import Route
+from firearrow.store.api import Put
+
+
+class Room(Protocol):
+    """A feature. It implements what it needs; ``BaseRoom`` answers the rest."""
+
+    # Property marks, such as b"DELAY\x01": ``before_store`` is called only for messages whose
+    # properties contain one of them, so ordinary messages pay a substring search.
+    marks: tuple[bytes, ...]
+
+    def routes(self) -> Mapping[int, Route]:
+        """The request codes that the room answers."""
+
+    def before_store(self, message: Message) -> Message | Put:
+        """The message to store (the same, or a rewritten one), or why it is refused."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None:
+        """Save what must survive."""
+
+
+class BaseRoom:
+    """A room that does nothing."""
+
+    marks: tuple[bytes, ...] = ()
+
+    def routes(self) -> Mapping[int, Route]:
+        return {}
+
+    def before_store(self, message: Message) -> Message | Put:
+        return message
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...

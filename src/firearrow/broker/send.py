@@ -1,0 +1,297 @@
+"""SEND_MESSAGE, SEND_MESSAGE_V2, SEND_BATCH_MESSAGE: checks, the store, the answer (remoting.md 3.2)."""
+
+from __future__ import annotations
+
+import random
+import struct
+from functools import partial
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from firearrow.broker.stats import BrokerStats
+from firearrow.broker.topics import Topics
+from firearrow.broker.writer import Writer
+from firearrow.codec.batch import BatchError, decode_batch
+from firearrow.codec.message_id import UniqueIds
+from firearrow.model import codes, names
+from firearrow.model.clock import Clock
+from firearrow.model.message import Message
+from firearrow.model.topic import PERM_WRITE, Topic
+from firearrow.protocol.remoting.command import LANGUAGE, VERSION, Answer, Reply, Request
+from firearrow.protocol.remoting.requests import SendMessage, SendMessageV2
+from firearrow.store.api import Put, PutStatus, Store
+
+SendFields = SendMessage | SendMessageV2
+
+# Put status -> response code (behaviour.md 1.5).
+PUT_CODES: Final = {
+    PutStatus.OK: codes.SUCCESS,
+    PutStatus.FLUSH_DISK_TIMEOUT: codes.FLUSH_DISK_TIMEOUT,
+    PutStatus.SERVICE_NOT_AVAILABLE: codes.SERVICE_NOT_AVAILABLE,
+    PutStatus.CREATE_FILE_FAILED: codes.SYSTEM_ERROR,
+    PutStatus.MESSAGE_ILLEGAL: codes.MESSAGE_ILLEGAL,
+    PutStatus.PROPERTIES_SIZE_EXCEEDED: codes.MESSAGE_ILLEGAL,
+}
+
+_FRAME = struct.Struct(">II")
+_quote = msgspec.json.Encoder().encode
+
+
+class SendSettings(Protocol):
+    broker_cluster_name: str
+    broker_permission: int
+    flush_disk_type: str
+    max_message_size: int
+    region_id: str
+    start_accept_send_request_time_stamp: int
+    trace_on: bool
+
+
+class RetryRules(Protocol):
+    """The retry room's say in a send to ``%RETRY%group`` (behaviour.md 1.6)."""
+
+    def divert(self, fields: SendFields, message: Message, version: int) -> Message | Reply: ...
+
+
+class Sender:
+    """Answers every kind of send."""
+
+    def __init__(
+        self,
+        settings: SendSettings,
+        store: Store,
+        writer: Writer,
+        topics: Topics,
+        clock: Clock,
+        stats: BrokerStats,
+        store_host: bytes,
+        process_id: int,
+        retry: RetryRules,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._put = writer.put
+        self._writer = writer
+        self._topics = topics
+        self._find_topic = topics.table.get
+        self._clock = clock
+        self._stats = stats
+        self._retry = retry
+        self._unique_ids = UniqueIds(store_host, process_id, clock.now_ms)
+        self._host_hex = store_host.hex().upper()
+        region = settings.region_id
+        trace = "true" if settings.trace_on else "false"
+        self._error_ext = {"MSG_REGION": region, "TRACE_ON": trace}
+        self._ext_head = '"extFields":{"MSG_REGION":%s,"TRACE_ON":"%s","msgId":"' % (
+            _quote(region).decode(),
+            trace,
+        )
+        self._added = (
+            f"CLUSTER\x01{settings.broker_cluster_name}\x02"
+            f"MSG_REGION\x01{region}\x02TRACE_ON\x01{trace}\x02"
+        )
+
+    def handle(self, request: Request[SendFields]) -> Answer:
+        """Answer one send. The common case does everything in this call."""
+        fields = request.fields
+        topic = self._find_topic(fields.topic)
+        if topic is None or fields.topic[0] == "%" or topic.order:
+            checked = self._check(fields)
+            if isinstance(checked, Reply):
+                return checked
+            topic = checked
+        elif fields.topic in names.CLIENTS_MAY_NOT_SEND_TO:
+            return self._refuse(
+                codes.NO_PERMISSION, f"Sending message to topic[{fields.topic}] is forbidden."
+            )
+        if self._settings.start_accept_send_request_time_stamp > self._clock.now_ms():
+            return self._refuse(codes.SYSTEM_ERROR, "the broker does not accept messages yet")
+        queue_id = fields.queue_id
+        if queue_id < 0:
+            queue_id = random.randrange(topic.write_queues) if topic.write_queues else 0
+        elif queue_id >= topic.write_queues and queue_id >= topic.read_queues:
+            return self._refuse(
+                codes.INVALID_PARAMETER,
+                f"request queueId[{queue_id}] is illegal, {topic.name} has "
+                f"{topic.read_queues} read and {topic.write_queues} write queues",
+            )
+        if fields.batch:
+            return self._send_batch(request, topic, queue_id)
+        return self._send_one(request, topic, queue_id)
+
+    # -- checks
+
+    def _check(self, fields: SendFields) -> Topic | Reply:
+        name = fields.topic
+        topic = self._find_topic(name)
+        if (
+            topic is not None
+            and topic.order
+            and not self._settings.broker_permission & PERM_WRITE
+        ):
+            return self._refuse(codes.NO_PERMISSION, "the broker does not permit writing")
+        error = names.topic_error(name)
+        if error is not None:
+            return self._refuse(codes.INVALID_PARAMETER, error)
+        if name in names.CLIENTS_MAY_NOT_SEND_TO:
+            return self._refuse(
+                codes.NO_PERMISSION, f"Sending message to topic[{name}] is forbidden."
+            )
+        if topic is not None:
+            return topic
+        created = self._topics.create_on_send(
+            name, fields.default_topic, fields.default_topic_queues, unit=bool(fields.unit_mode)
+        )
+        if isinstance(created, str):
+            return self._refuse(codes.TOPIC_NOT_EXIST, created)
+        return created
+
+    def _refuse(self, code: int, remark: str) -> Reply:
+        return Reply(code, remark, self._error_ext)
+
+    # -- one message
+
+    def _send_one(self, request: Request[SendFields], topic: Topic, queue_id: int) -> Answer:
+        fields = request.fields
+        properties, unique_key = self._complete(fields.properties or "")
+        message = Message(
+            topic=fields.topic,
+            queue_id=queue_id,
+            body=request.body,
+            properties=properties.encode(),
+            born_timestamp=fields.born_timestamp,
+            born_host=request.peer.remote_packed,
+            flag=fields.flag,
+            sys_flag=fields.sys_flag,
+            reconsume_times=fields.reconsume_times or 0,
+        )
+        if topic.name.startswith(names.RETRY_PREFIX):
+            diverted = self._retry.divert(fields, message, request.version)
+            if isinstance(diverted, Reply):
+                return Reply(diverted.code, diverted.remark, self._error_ext)
+            message = diverted
+        put = self._put(message)
+        if put.physical_offset < 0:
+            return self._refused(put)
+        self._stats.stored(topic.name, 1, put.end - put.physical_offset)
+        identity = f"{self._host_hex}{put.physical_offset:016X}"
+        if self._settings.flush_disk_type == "SYNC_FLUSH" and b"WAIT\x01false" not in (
+            message.properties
+        ):
+            self._store.when_durable(
+                put.end,
+                partial(self._flushed, request, identity, queue_id, put.queue_offset, unique_key),
+            )
+            return None
+        return self._success(request.opaque, identity, queue_id, put.queue_offset, unique_key)
+
+    def _complete(self, properties: str) -> tuple[str, str]:
+        """Add what the broker adds; the property string and the message's unique key."""
+        if properties and properties[-1] != "\x02":
+            properties += "\x02"
+        if "TRACE_ON\x01" in properties or "POP_CK\x01" in properties:
+            properties = _without_broker_properties(properties)
+        start = properties.find("UNIQ_KEY\x01")
+        if start < 0 or (start > 0 and properties[start - 1] != "\x02"):
+            unique_key = self._unique_ids.next()
+            return f"{properties}UNIQ_KEY\x01{unique_key}\x02{self._added}", unique_key
+        unique_key = properties[start + 9 : properties.index("\x02", start)]
+        return properties + self._added, unique_key
+
+    def _success(
+        self, opaque: int, identity: str, queue_id: int, offset: int, unique_key: str, code: int = 0
+    ) -> bytes:
+        """The response frame, written directly: this is the hottest line of the broker."""
+        key = f'"{unique_key}"' if unique_key.isalnum() else _quote(unique_key).decode()
+        header = (
+            f'{{"code":{code},{self._ext_head}{identity}","queueId":"{queue_id}",'
+            f'"queueOffset":"{offset}","transactionId":{key}}},"flag":1,'
+            f'"language":"{LANGUAGE}","opaque":{opaque},"version":{VERSION}}}'
+        ).encode()
+        size = len(header)
+        return _FRAME.pack(size + 4, size) + header
+
+    def _flushed(
+        self,
+        request: Request[Any],
+        identity: str,
+        queue_id: int,
+        offset: int,
+        unique_key: str,
+        durable: bool,
+    ) -> None:
+        if request.one_way:
+            return
+        code = codes.SUCCESS if durable else codes.FLUSH_DISK_TIMEOUT
+        request.peer.send(
+            self._success(request.opaque, identity, queue_id, offset, unique_key, code)
+        )
+
+    def _refused(self, put: Put) -> Reply:
+        self._stats.refused += 1
+        return self._refuse(PUT_CODES[put.status], f"{put.status.value}: {put.reason}")
+
+    # -- batches
+
+    def _send_batch(self, request: Request[SendFields], topic: Topic, queue_id: int) -> Answer:
+        fields = request.fields
+        if len(topic.name) > names.TOPIC_CHARS_MAX or topic.name.startswith(names.RETRY_PREFIX):
+            return self._refuse(
+                codes.MESSAGE_ILLEGAL, f"a batch cannot be sent to topic {topic.name}"
+            )
+        if len(request.body) > self._settings.max_message_size:
+            return self._refuse(
+                codes.MESSAGE_ILLEGAL,
+                f"the batch has {len(request.body)} bytes, "
+                f"maxMessageSize is {self._settings.max_message_size}",
+            )
+        envelope = (fields.properties or "").encode()
+        if b"DELAY\x01" in envelope:
+            return self._refuse(codes.MESSAGE_ILLEGAL, "a batch cannot be delayed")
+        try:
+            items = decode_batch(request.body)
+        except BatchError as error:
+            return self._refuse(codes.MESSAGE_ILLEGAL, str(error))
+        messages = [
+            Message(
+                topic=topic.name,
+                queue_id=queue_id,
+                body=item.body,
+                properties=item.properties,
+                born_timestamp=fields.born_timestamp,
+                born_host=request.peer.remote_packed,
+                flag=item.flag,
+                sys_flag=fields.sys_flag,
+                reconsume_times=fields.reconsume_times or 0,
+            )
+            for item in items
+        ]
+        put = self._writer.put_batch(messages)
+        if put.physical_offset < 0:
+            return self._refused(put)
+        self._stats.stored(topic.name, len(messages), put.end - put.physical_offset)
+        identity = ",".join(f"{self._host_hex}{offset:016X}" for offset in put.physical_offsets)
+        _, unique_key = self._complete(fields.properties or "")
+        if self._settings.flush_disk_type == "SYNC_FLUSH":
+            self._store.when_durable(
+                put.end,
+                partial(self._flushed, request, identity, queue_id, put.queue_offset, unique_key),
+            )
+            return None
+        return self._success(request.opaque, identity, queue_id, put.queue_offset, unique_key)
+
+
+_BROKER_PROPERTIES: Final = ("CLUSTER\x01", "MSG_REGION\x01", "TRACE_ON\x01", "POP_CK\x01")
+
+
+def _without_broker_properties(properties: str) -> str:
+    """A message that was stored before and is sent again carries what brokers set: renew it."""
+    kept = [
+        piece
+        for piece in properties.split("\x02")
+        if piece and not piece.startswith(_BROKER_PROPERTIES)
+    ]
+    return "\x02".join([*kept, ""])
+
+

@@ -1,0 +1,228 @@
+"""The broker's topic table: look up, create, change, delete; kept in ``topics.json``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Protocol
+
+import msgspec
+
+from firearrow.model import names
+from firearrow.model.clock import Clock
+from firearrow.model.topic import (
+    PERM_INHERIT,
+    PERM_READ,
+    PERM_WRITE,
+    SYS_FLAG_UNIT,
+    SYS_FLAG_UNIT_SUB,
+    DataVersion,
+    Topic,
+)
+from firearrow.store.api import Store
+
+log = logging.getLogger(__name__)
+
+TOPICS_FILE: Final = "topics.json"
+_encode = msgspec.json.Encoder().encode
+DELAY_QUEUES: Final = 18
+BENCHMARK_QUEUES: Final = 1024
+CLUSTER_TOPIC_QUEUES: Final = 16
+REVIVE_QUEUES: Final = 8
+
+
+class TopicSettings(Protocol):
+    """The settings this table reads, each time it needs them."""
+
+    broker_name: str
+    broker_cluster_name: str
+    auto_create_topic_enable: bool
+    cluster_topic_enable: bool
+    broker_topic_enable: bool
+    default_topic_queue_nums: int
+    trace_topic_enable: bool
+    msg_trace_topic_name: str
+    timer_wheel_enable: bool
+
+
+class Topics:
+    """All topics of this broker. ``changed`` hears every change, once a loop turn, with the topics
+    that are new or different (empty after a deletion)."""
+
+    def __init__(self, settings: TopicSettings, store: Store, clock: Clock) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self.table: dict[str, Topic] = {}
+        self.get = self.table.get
+        self.version = DataVersion()
+        self.changed: Callable[[list[Topic]], None] = lambda topics: None
+        self._to_announce: dict[str, Topic] | None = None
+
+    def load(self) -> None:
+        """Read the file, then add what every broker has."""
+        saved = self._store.load_config(TOPICS_FILE) or {}
+        self.version = msgspec.convert(saved.get("dataVersion") or {}, DataVersion)
+        for name, config in (saved.get("topicConfigTable") or {}).items():
+            try:
+                self.table[name] = msgspec.convert({"topicName": name, **config}, Topic)
+            except msgspec.ValidationError as error:
+                log.error("topic %s in %s is unreadable and left out: %s", name, TOPICS_FILE, error)
+        missing = [topic for topic in self._built_in() if topic.name not in self.table]
+        if missing:
+            self._put(missing)
+
+    def _built_in(self) -> Iterator[Topic]:
+        settings = self._settings
+        rw = PERM_READ | PERM_WRITE
+        cluster, broker = settings.broker_cluster_name, settings.broker_name
+
+        def topic(name: str, queues: int, perm: int = rw) -> Topic:
+            return Topic(name=name, read_queues=queues, write_queues=queues, perm=perm)
+
+        yield topic(names.SELF_TEST_TOPIC, 1)
+        if settings.auto_create_topic_enable:
+            queues = settings.default_topic_queue_nums
+            yield topic(names.AUTO_CREATE_TOPIC, queues, rw | PERM_INHERIT)
+        yield topic(names.BENCHMARK_TOPIC, BENCHMARK_QUEUES)
+        own = rw if settings.cluster_topic_enable else 0
+        yield topic(cluster, CLUSTER_TOPIC_QUEUES, own | PERM_INHERIT)
+        own = rw if settings.broker_topic_enable else 0
+        yield topic(broker, 1, own | PERM_INHERIT)
+        yield topic(names.OFFSET_MOVED_EVENT, 1)
+        yield topic(names.SCHEDULE_TOPIC, DELAY_QUEUES)
+        if settings.trace_topic_enable:
+            yield topic(settings.msg_trace_topic_name, 1)
+        yield topic(cluster + names.REPLY_TOPIC_SUFFIX, 1)
+        yield topic(names.REVIVE_TOPIC_PREFIX + cluster, REVIVE_QUEUES)
+        yield topic(names.MEMBER_SYNC_TOPIC_PREFIX + broker, 1, PERM_INHERIT)
+        yield topic(names.TRANS_HALF_TOPIC, 1)
+        yield topic(names.TRANS_OP_HALF_TOPIC, 1)
+        if settings.timer_wheel_enable:
+            yield topic(names.TIMER_TOPIC, 1)
+
+    def is_system(self, name: str) -> bool:
+        """Topics that are the broker's own: listed as such, not to be changed by operators."""
+        settings = self._settings
+        return (
+            name in names.SYSTEM_TOPICS
+            or name.startswith(names.SYSTEM_TOPIC_PREFIX)
+            or name
+            in (
+                settings.broker_cluster_name,
+                settings.broker_name,
+                settings.broker_cluster_name + names.REPLY_TOPIC_SUFFIX,
+            )
+        )
+
+    def system_topics(self) -> list[str]:
+        """Names for GET_SYSTEM_TOPIC_LIST_FROM_BROKER."""
+        return sorted({*names.SYSTEM_TOPICS, *(n for n in self.table if self.is_system(n))})
+
+    # -- creation by use
+
+    def create_on_send(
+        self, name: str, template_name: str, queues: int, *, unit: bool
+    ) -> Topic | str:
+        """Create ``name`` after its template, or say why not (behaviour.md 1.3)."""
+        template = self.table.get(template_name)
+        if template is not None and self._may_inherit(template):
+            count = max(0, min(queues, template.write_queues))
+            return self.create(
+                Topic(
+                    name=name,
+                    read_queues=count,
+                    write_queues=count,
+                    perm=template.perm & ~PERM_INHERIT,
+                    filter_type=template.filter_type,
+                    sys_flag=SYS_FLAG_UNIT if unit else 0,
+                )
+            )
+        if name.startswith(names.RETRY_PREFIX):
+            return self.create_retry(name, 1, unit=unit)
+        return (
+            f"topic[{name}] not exist, apply first please! "
+            "Create it with mqadmin updateTopic, or set autoCreateTopicEnable=true."
+        )
+
+    def _may_inherit(self, template: Topic) -> bool:
+        if template.name == names.AUTO_CREATE_TOPIC and not self._settings.auto_create_topic_enable:
+            return False
+        return template.inherited
+
+    def create_retry(self, name: str, queues: int, *, unit: bool = False) -> Topic:
+        """The retry or dead letter topic of a group; the existing one if there is one."""
+        existing = self.table.get(name)
+        if existing is not None:
+            return existing
+        return self.create(
+            Topic(
+                name=name,
+                read_queues=queues,
+                write_queues=queues,
+                sys_flag=SYS_FLAG_UNIT_SUB if unit else 0,
+            )
+        )
+
+    # -- change
+
+    def create(self, topic: Topic) -> Topic:
+        """Add or replace. The same configuration again changes nothing."""
+        if self.table.get(topic.name) != topic:
+            self._put([topic])
+        return topic
+
+    def create_all(self, topics: Iterable[Topic]) -> None:
+        changed = [topic for topic in topics if self.table.get(topic.name) != topic]
+        if changed:
+            self._put(changed)
+
+    def delete(self, name: str) -> None:
+        """Forget the topic and its queues; an unknown one is no error."""
+        if self.table.pop(name, None) is not None:
+            self.version = self.version.next(self._clock.now_ms())
+            self._save()
+            self._announce([])
+        self._store.delete_topic(name)
+
+    def mark_ordered(self, ordered: Iterable[str]) -> None:
+        """Set ``order`` on the topics that a name server lists in ORDER_TOPIC_CONFIG."""
+        for name in ordered:
+            topic = self.table.get(name)
+            if topic is not None and not topic.order:
+                self.create(msgspec.structs.replace(topic, order=True))
+
+    def _put(self, topics: list[Topic]) -> None:
+        for topic in topics:
+            self.table[topic.name] = topic
+        self.version = self.version.next(self._clock.now_ms())
+        self._save_new(topics)
+        self._announce(topics)
+
+    def _announce(self, topics: list[Topic]) -> None:
+        if self._to_announce is None:
+            self._to_announce = {}
+            self._clock.call_soon(self._announce_now)
+        for topic in topics:
+            self._to_announce[topic.name] = topic
+
+    def _announce_now(self) -> None:
+        topics, self._to_announce = self._to_announce or {}, None
+        self.changed([topic for topic in topics.values() if topic.name in self.table])
+
+    # -- persistence
+
+    def _save_new(self, topics: list[Topic]) -> None:
+        self._save()
+
+    def _save(self) -> None:
+        self._store.save_config(TOPICS_FILE, self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The file's content, in pieces."""
+        yield b'{"dataVersion":' + _encode(self.version) + b',"topicConfigTable":{'
+        separator = b""
+        for name, topic in self.table.items():
+            yield separator + _encode(name) + b":" + _encode(topic)
+            separator = b","
+        yield b"}}"

@@ -1,0 +1,42 @@
+"""The one way into the store for every message, a client's or a room's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from firearrow.broker.rooms import Room
+from firearrow.codec.sysflags import SYS_TRANSACTION_MASK
+from firearrow.model.message import Message
+from firearrow.store.api import Put, PutStatus, Store
+
+Hook = Callable[[Message], Message | Put]
+
+
+class Writer:
+    """Lets the rooms look at marked messages, then appends."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._hooks: tuple[tuple[bytes, Hook], ...] = ()
+
+    def use(self, rooms: Iterable[Room]) -> None:
+        self._hooks = tuple((mark, room.before_store) for room in rooms for mark in room.marks)
+
+    def put(self, message: Message) -> Put:
+        properties = message.properties
+        for mark, hook in self._hooks:
+            if mark in properties:
+                result = hook(message)
+                if isinstance(result, Put):
+                    return result
+                message = result
+        return self._store.append(message)
+
+    def put_batch(self, messages: list[Message]) -> Put:
+        """All or nothing; neither transactions nor delays are possible in a batch."""
+        for message in messages:
+            if message.sys_flag & SYS_TRANSACTION_MASK or b"DELAY\x01" in message.properties:
+                return Put(
+                    PutStatus.MESSAGE_ILLEGAL, "a batch carries no delayed or half messages"
+                )
+        return self._store.append_batch(messages)

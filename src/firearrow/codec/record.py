@@ -1,0 +1,151 @@
+"""A stored message as bytes: the same on disk and in answers to clients (storage.md 2.2).
+
+    4   total size                        8|20 store host (sysFlag 0x20)
+    4   magic: V1, or V2 with a           4   reconsume times
+        2-byte topic length               8   prepared transaction offset
+    4   body CRC                          4+n body
+    4   queue id                          1|2+n topic
+    4   flag                              2+n properties
+    8   queue offset
+    8   physical offset
+    4   system flag
+    8   born timestamp
+    8|20 born host (sysFlag 0x10)
+    8   store timestamp
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+from firearrow.codec.hashes import body_crc
+from firearrow.codec.sysflags import SYS_BORN_HOST_V6, SYS_STORE_HOST_V6
+
+MAGIC_V1: Final = 0xDAA320A7
+MAGIC_V2: Final = 0xDAA320AB
+MAGIC_END_OF_FILE: Final = 0xCBD43194
+
+QUEUE_OFFSET_AT: Final = 20
+PHYSICAL_OFFSET_AT: Final = 28
+SYS_FLAG_AT: Final = 36
+RECORD_BYTES_MIN: Final = 91  # V1, IPv4, everything variable empty
+
+_HEAD = struct.Struct(">iIiiiqqiq")  # total size .. born timestamp: 48 bytes
+_MIDDLE = struct.Struct(">iq")  # reconsume times, prepared transaction offset
+_I8 = struct.Struct(">q")
+_I4 = struct.Struct(">i")
+_I2 = struct.Struct(">h")
+
+
+class Record(msgspec.Struct, gc=False, kw_only=True):
+    """A decoded record."""
+
+    size: int
+    version: int  # 1 or 2
+    body_crc: int
+    queue_id: int
+    flag: int
+    queue_offset: int
+    physical_offset: int
+    sys_flag: int
+    born_timestamp: int
+    born_host: bytes
+    store_timestamp: int
+    store_host: bytes
+    reconsume_times: int
+    prepared_offset: int
+    body: bytes
+    topic: str
+    properties: bytes
+
+
+class RecordError(ValueError):
+    """The bytes are no record; the text says why."""
+
+
+def decode_record(data: bytes, *, check_crc: bool = False) -> Record:
+    """Read one whole record.
+
+    Raises:
+        RecordError: truncated, wrong magic, lengths that do not add up, or a wrong CRC.
+    """
+    try:
+        return _decode(data, check_crc)
+    except (struct.error, UnicodeDecodeError) as error:
+        raise RecordError(f"unreadable record: {error}") from None
+
+
+def _decode(data: bytes, check_crc: bool) -> Record:
+    size, magic, crc, queue_id, flag, queue_offset, physical, sys_flag, born = _HEAD.unpack_from(
+        data
+    )
+    if magic not in (MAGIC_V1, MAGIC_V2):
+        raise RecordError(f"no record: magic {magic:#010x}")
+    if size != len(data):
+        raise RecordError(f"a record of {size} bytes in {len(data)}")
+    born_end = 48 + (20 if sys_flag & SYS_BORN_HOST_V6 else 8)
+    (stored,) = _I8.unpack_from(data, born_end)
+    host_end = born_end + 8 + (20 if sys_flag & SYS_STORE_HOST_V6 else 8)
+    reconsume, prepared = _MIDDLE.unpack_from(data, host_end)
+    body_at = host_end + 16
+    (body_size,) = _I4.unpack_from(data, body_at - 4)
+    topic_at = body_at + body_size
+    if body_size < 0 or topic_at >= size:
+        raise RecordError(f"a body of {body_size} bytes in a record of {size}")
+    if magic == MAGIC_V1:
+        topic_size = data[topic_at]
+        topic_at += 1
+    else:
+        (topic_size,) = _I2.unpack_from(data, topic_at)
+        topic_at += 2
+    properties_at = topic_at + topic_size + 2
+    if topic_size < 0 or properties_at > size:
+        raise RecordError(f"a topic of {topic_size} bytes in a record of {size}")
+    (properties_size,) = _I2.unpack_from(data, properties_at - 2)
+    if properties_at + properties_size != size:
+        raise RecordError(f"the fields of a record of {size} bytes do not add up")
+    body = data[body_at : body_at + body_size]
+    if check_crc and body_size and body_crc(body) != crc:
+        raise RecordError("the body does not match its CRC")
+    return Record(
+        size=size,
+        version=1 if magic == MAGIC_V1 else 2,
+        body_crc=crc,
+        queue_id=queue_id,
+        flag=flag,
+        queue_offset=queue_offset,
+        physical_offset=physical,
+        sys_flag=sys_flag,
+        born_timestamp=born,
+        born_host=data[48:born_end],
+        store_timestamp=stored,
+        store_host=data[born_end + 8 : host_end],
+        reconsume_times=reconsume,
+        prepared_offset=prepared,
+        body=body,
+        topic=data[topic_at : properties_at - 2].decode(),
+        properties=data[properties_at:],
+    )
+
+
+def split_records(data: bytes) -> list[bytes]:
+    """Records back to back, as a pull answers them.
+
+    Raises:
+        RecordError: a size that does not fit.
+    """
+    records = []
+    position = 0
+    while position < len(data):
+        try:
+            (size,) = _I4.unpack_from(data, position)
+        except struct.error:
+            raise RecordError("records end in the middle of one") from None
+        if size < RECORD_BYTES_MIN or position + size > len(data):
+            raise RecordError(f"a record of {size} bytes at byte {position} of {len(data)}")
+        records.append(data[position : position + size])
+        position += size
+    return records

@@ -1,0 +1,201 @@
+"""Consume queues: where the messages of one queue lie in the commit log (storage.md 3).
+
+Entry *n* stands at byte n * 20 of the queue:
+    8  physical offset
+    4  record size
+    8  tags code (Java hash of the tag; a due time for delayed messages)
+
+A queue is a small object. Entries that are not in its file yet are kept in memory; older ones are
+read from the file. The file can be rebuilt from the log, so it is written lazily.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from firearrow.codec.record import MAGIC_V1, MAGIC_V2, RECORD_BYTES_MIN
+from firearrow.store.disk import Disk
+
+ENTRY_BYTES: Final = 20
+ENTRY: Final = struct.Struct(">qiq")
+# Stands where no message ever was, so that entry n stays at byte n * 20 (storage.md 3.2).
+FILLER_SIZE: Final = 0x7FFFFFFF
+FILLER: Final = ENTRY.pack(0, FILLER_SIZE, 0)
+TOPIC_BYTES_V1_MAX: Final = 127
+
+
+# (properties, store timestamp) -> tags code
+TagsRule = Callable[[bytes, int], int]
+
+
+class TopicShape:
+    """What every record of a topic shares; one object for all its queues."""
+
+    __slots__ = ("magic", "name", "overhead", "part", "tags_rule")
+
+    def __init__(self, name: str, tags_rule: TagsRule | None = None) -> None:
+        encoded = name.encode()
+        self.name = name
+        self.tags_rule = tags_rule  # where the tags code is not the hash of the tag
+        if len(encoded) <= TOPIC_BYTES_V1_MAX:
+            self.magic = MAGIC_V1
+            self.part = bytes([len(encoded)]) + encoded
+        else:
+            self.magic = MAGIC_V2
+            self.part = len(encoded).to_bytes(2) + encoded
+        # Bytes of a record with IPv4 addresses beyond body and properties.
+        self.overhead = RECORD_BYTES_MIN - 1 + len(self.part)
+
+
+class ConsumeQueue:
+    """One queue of one topic.
+
+    ``pending`` holds the entries from ``pending_start`` to ``max_offset``; before that they are in
+    the file. ``next_offset`` is what the next message gets; it runs ahead of ``max_offset`` while
+    messages wait for a synchronous flush.
+    """
+
+    __slots__ = (
+        "dirty_since_s",
+        "max_offset",
+        "min_offset",
+        "next_offset",
+        "pending",
+        "pending_start",
+        "queue_id",
+        "shape",
+    )
+
+    def __init__(self, shape: TopicShape, queue_id: int, max_offset: int = 0) -> None:
+        self.shape = shape
+        self.queue_id = queue_id
+        self.min_offset = 0
+        self.max_offset = max_offset
+        self.next_offset = max_offset
+        self.pending: bytearray | None = None
+        self.pending_start = max_offset
+        self.dirty_since_s = 0.0
+
+
+class QueueFiles:
+    """Reads and writes the files of all queues."""
+
+    def __init__(self, disk: Disk, root: str, file_bytes: int) -> None:
+        self._disk = disk
+        self.root = root
+        self.file_bytes = -(-file_bytes // ENTRY_BYTES) * ENTRY_BYTES
+
+    def directory(self, topic: str, queue_id: int) -> str:
+        return f"{self.root}/{topic}/{queue_id}"
+
+    def _path(self, topic: str, queue_id: int, position: int) -> tuple[str, int]:
+        start = position - position % self.file_bytes
+        return f"{self.root}/{topic}/{queue_id}/{start:020d}", start
+
+    def entries(self, queue: ConsumeQueue, offset: int, count: int) -> bytes:
+        """Entry bytes from ``offset``: at most ``count``, at most to the end of one file."""
+        count = min(count, queue.max_offset - offset)
+        if count <= 0:
+            return b""
+        pending = queue.pending
+        if pending is not None and offset >= queue.pending_start:
+            start = (offset - queue.pending_start) * ENTRY_BYTES
+            return bytes(pending[start : start + count * ENTRY_BYTES])
+        if pending is not None:
+            count = min(count, queue.pending_start - offset)
+        return self.read(queue.shape.name, queue.queue_id, offset, count)
+
+    def read(self, topic: str, queue_id: int, offset: int, count: int) -> bytes:
+        """Entry bytes from the files; empty when the file is gone."""
+        position = offset * ENTRY_BYTES
+        path, start = self._path(topic, queue_id, position)
+        size = min(count * ENTRY_BYTES, start + self.file_bytes - position)
+        try:
+            return self._disk.read_at(path, position - start, size)
+        except FileNotFoundError:
+            return b""
+
+    def write(self, topic: str, queue_id: int, offset: int, data: bytes) -> list[str]:
+        """Write entries from ``offset`` on; the paths written. Runs in the background."""
+        position = offset * ENTRY_BYTES
+        paths = []
+        while data:
+            path, start = self._path(topic, queue_id, position)
+            room = start + self.file_bytes - position
+            if position > start and self._disk.size(path) < 0:
+                # The first file of a queue that does not start at a file's start.
+                self._disk.write_at(
+                    path, 0, FILLER * ((position - start) // ENTRY_BYTES), self.file_bytes
+                )
+            self._disk.write_at(path, position - start, data[:room], self.file_bytes)
+            paths.append(path)
+            data, position = data[room:], position + len(data[:room])
+        return paths
+
+    # -- at open
+
+    def topics(self) -> list[str]:
+        return self._disk.names(self.root)
+
+    def queue_ids(self, topic: str) -> list[int]:
+        return [int(n) for n in self._disk.names(f"{self.root}/{topic}") if n.isdigit()]
+
+    def starts(self, topic: str, queue_id: int) -> list[int]:
+        """Start positions of the queue's files."""
+        names = self._disk.names(self.directory(topic, queue_id))
+        return [int(name) for name in names if len(name) == 20 and name.isdigit()]
+
+    def find_end(self, topic: str, queue_id: int, start: int, log_end: int | None = None) -> int:
+        """Entries in the file that starts at ``start`` up to the first unused one, or the first
+        that points behind ``log_end``. Offsets grow, so this is a binary search."""
+        low, high = 0, self.file_bytes // ENTRY_BYTES
+        while low < high:
+            middle = (low + high) // 2
+            phy, size, _ = self._entry(topic, queue_id, start // ENTRY_BYTES + middle)
+            used = phy >= 0 and size > 0
+            if used and (log_end is None or phy < log_end or size == FILLER_SIZE):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _entry(self, topic: str, queue_id: int, offset: int) -> tuple[int, int, int]:
+        data = self.read(topic, queue_id, offset, 1)
+        return ENTRY.unpack(data) if len(data) == ENTRY_BYTES else (0, 0, 0)
+
+    def entry(self, queue: ConsumeQueue, offset: int) -> tuple[int, int, int] | None:
+        """(physical offset, size, tags code) of one entry, or ``None``."""
+        data = self.entries(queue, offset, 1)
+        return ENTRY.unpack(data) if len(data) == ENTRY_BYTES else None
+
+    def truncate(self, topic: str, queue_id: int, offset: int) -> None:
+        """Make everything from ``offset`` on unused, and remove the files behind it."""
+        position = offset * ENTRY_BYTES
+        for start in self.starts(topic, queue_id):
+            path = f"{self.directory(topic, queue_id)}/{start:020d}"
+            if start >= position and start > 0:
+                self._disk.forget(path)
+                self._disk.remove(path)
+            elif start + self.file_bytes > position:
+                self._disk.truncate(path, max(0, position - start), self.file_bytes)
+
+    def delete_before(self, topic: str, queue_id: int, offset: int) -> None:
+        """Remove the files that hold only entries before ``offset``, never the last one."""
+        starts = self.starts(topic, queue_id)
+        for start in starts[:-1]:
+            if start + self.file_bytes > offset * ENTRY_BYTES:
+                return
+            path = f"{self.directory(topic, queue_id)}/{start:020d}"
+            self._disk.forget(path)
+            self._disk.remove(path)
+
+    def delete(self, topic: str, queue_id: int) -> None:
+        """Remove the queue's directory."""
+        directory = self.directory(topic, queue_id)
+        self._disk.forget(directory)
+        for name in self._disk.names(directory):
+            self._disk.remove(f"{directory}/{name}")
+        self._disk.remove_directory(directory)
+        self._disk.remove_directory(f"{self.root}/{topic}")

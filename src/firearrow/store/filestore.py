@@ -1,0 +1,564 @@
+"""The store over a disk: appends, reads, and the background work that makes them last."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Final
+from zlib import crc32
+
+from firearrow.codec.hashes import java_hash
+from firearrow.codec.properties import find_property
+from firearrow.codec.sysflags import (
+    SYS_BORN_HOST_V6,
+    SYS_STORE_HOST_V6,
+    SYS_TRANSACTION_PREPARED,
+)
+from firearrow.model.background import Background
+from firearrow.model.clock import Clock
+from firearrow.model.message import Message
+from firearrow.store import api, checkpoint, configfiles, retention
+from firearrow.store.api import Arrival, DiskUsage, Entry, Put, PutStatus, Read, RecordMatch
+from firearrow.store.commitlog import CommitLog, LogFull
+from firearrow.store.consumequeue import (
+    ENTRY,
+    ENTRY_BYTES,
+    FILLER_SIZE,
+    ConsumeQueue,
+    QueueFiles,
+    TagsRule,
+    TopicShape,
+)
+from firearrow.store.disk import Disk
+from firearrow.store.flush import Flusher
+from firearrow.store.keyindex import KeyIndex
+from firearrow.store.queueflush import QueueFlusher
+from firearrow.store.settings import StoreSettings
+
+log = logging.getLogger(__name__)
+
+PROPERTIES_BYTES_MAX: Final = 32767
+RETRY_TOPIC_BYTES_MAX: Final = 255
+RECORD_SLACK_BYTES: Final = 64 * 1024  # a record may be so much longer than maxMessageSize
+TAG_CACHE_ENTRIES_MAX: Final = 65536
+
+# Record heads for every mix of IPv4 and IPv6 addresses: total size ... body length.
+_HEADS: Final = {
+    (born, store): struct.Struct(f">iIiiiqqiq{born}sq{store}siqi")
+    for born in (8, 20)
+    for store in (8, 20)
+}
+_HEAD_V4 = _HEADS[8, 8]
+_PROPERTIES_SIZE = struct.Struct(">H")
+
+
+class StoreLocked(Exception):  # noqa: N818
+    """Somebody else has the store open; the text says what to do."""
+
+
+class FileStore:
+    """See ``api.Store``. Use ``recovery.open_store`` to get one."""
+
+    def __init__(
+        self,
+        root: str,
+        settings: StoreSettings,
+        disk: Disk,
+        clock: Clock,
+        background: Background,
+        tags_rules: Mapping[str, TagsRule],
+    ) -> None:
+        self.root = root
+        self.settings = settings
+        self.disk = disk
+        self.clock = clock
+        self.background = background
+        self.log = CommitLog(
+            disk, f"{root}/commitlog", settings.mapped_file_size_commit_log, clock, background
+        )
+        self.files = QueueFiles(
+            disk, f"{root}/consumequeue", settings.mapped_file_size_consume_queue
+        )
+        self.table: dict[tuple[str, int], ConsumeQueue] = {}
+        self._shapes: dict[str, TopicShape] = {}
+        self._tags_rules = tags_rules
+        self.checkpoint = checkpoint.Checkpoint()
+        self.flusher = Flusher(self)
+        self.queue_flusher = QueueFlusher(self)
+        self.index = KeyIndex(self)
+        self.retention = retention.Retention(self)
+        self.configs = configfiles.ConfigFiles(disk, f"{root}/config", background, clock)
+        self._listeners: tuple[Arrival, ...] = ()
+        self._unflushed: deque[tuple[ConsumeQueue, int, int, int]] = deque()
+        self._tags: dict[bytes, int] = {}
+        self.last_timestamp = 0
+        self._hot_bytes = _memory_bytes() * settings.access_message_in_memory_max_ratio // 100
+        self.refuse_writes = ""  # why nothing may be appended now
+        self.closed = False
+
+    # -- append
+
+    def append(self, message: Message) -> Put:
+        topic = message.topic
+        queue = self.table.get((topic, message.queue_id))
+        if queue is None:
+            error = _topic_error(topic)
+            if error:
+                return Put(PutStatus.MESSAGE_ILLEGAL, error)
+            queue = self._queue(topic, message.queue_id)
+        body, properties = message.body, message.properties
+        if len(properties) > PROPERTIES_BYTES_MAX:
+            return Put(
+                PutStatus.PROPERTIES_SIZE_EXCEEDED,
+                f"{len(properties)} bytes of properties; the limit is {PROPERTIES_BYTES_MAX}",
+            )
+        if len(body) > self.settings.max_message_size:
+            return self._too_large(len(body))
+        if self.refuse_writes:
+            return Put(PutStatus.SERVICE_NOT_AVAILABLE, self.refuse_writes)
+        born_host = message.born_host
+        store_host = message.store_host or self.settings.store_host
+        head = _HEAD_V4
+        sys_flag = message.sys_flag & ~(SYS_BORN_HOST_V6 | SYS_STORE_HOST_V6)
+        size = queue.shape.overhead + len(body) + len(properties)
+        if len(born_host) + len(store_host) != 16:
+            head = _HEADS[len(born_host), len(store_host)]
+            size += len(born_host) + len(store_host) - 16
+            if len(born_host) == 20:
+                sys_flag |= SYS_BORN_HOST_V6
+            if len(store_host) == 20:
+                sys_flag |= SYS_STORE_HOST_V6
+        try:
+            phy = self.log.position(size)
+        except LogFull as error:
+            return Put(PutStatus.SERVICE_NOT_AVAILABLE, str(error))
+        now = self.clock.now_ms()
+        if now < self.last_timestamp:
+            now = self.last_timestamp
+        self.last_timestamp = now
+        counted = not sys_flag & SYS_TRANSACTION_PREPARED  # neither prepared nor rollback
+        offset = queue.next_offset if counted else 0
+        self.log.write(
+            phy,
+            b"".join(
+                (
+                    head.pack(
+                        size,
+                        queue.shape.magic,
+                        crc32(body) & 0x7FFFFFFF,
+                        message.queue_id,
+                        message.flag,
+                        offset,
+                        phy,
+                        sys_flag,
+                        message.born_timestamp,
+                        born_host,
+                        now,
+                        store_host,
+                        message.reconsume_times,
+                        message.prepared_offset,
+                        len(body),
+                    ),
+                    body,
+                    queue.shape.part,
+                    _PROPERTIES_SIZE.pack(len(properties)),
+                    properties,
+                )
+            ),
+        )
+        if counted:
+            queue.next_offset = offset + 1
+            self._dispatch(queue, phy, size, self.tags_code(queue.shape, properties, now))
+        if not self.flusher.scheduled:
+            self.flusher.schedule()
+        return Put(PutStatus.OK, "", phy, phy + size, offset, now)
+
+    def append_batch(self, messages: list[Message]) -> Put:
+        first = messages[0]
+        error = _topic_error(first.topic)
+        if error:
+            return Put(PutStatus.MESSAGE_ILLEGAL, error)
+        queue = self._queue(first.topic, first.queue_id)
+        total = 0
+        for message in messages:
+            if len(message.properties) > PROPERTIES_BYTES_MAX:
+                return Put(PutStatus.PROPERTIES_SIZE_EXCEEDED, "properties of a batch item")
+            total += queue.shape.overhead + len(message.body) + len(message.properties) + 24
+        if total > self.settings.max_message_size + RECORD_SLACK_BYTES * len(messages):
+            return self._too_large(total)
+        try:
+            self.log.position(total)  # all of it fits in this file, or the next one is opened
+        except LogFull as full:
+            return Put(PutStatus.SERVICE_NOT_AVAILABLE, str(full))
+        puts = []
+        for message in messages:
+            put = self.append(message)
+            if put.physical_offset < 0:
+                # Cannot happen after the checks above but for a refusal of the first one.
+                return put
+            puts.append(put)
+        result = puts[0]
+        result.end = puts[-1].end
+        result.physical_offsets = tuple(put.physical_offset for put in puts)
+        return result
+
+    def _too_large(self, size: int) -> Put:
+        return Put(
+            PutStatus.MESSAGE_ILLEGAL,
+            f"the message has {size} bytes, maxMessageSize is {self.settings.max_message_size}",
+        )
+
+    def _queue(self, topic: str, queue_id: int) -> ConsumeQueue:
+        queue = self.table.get((topic, queue_id))
+        if queue is None:
+            queue = self.table[topic, queue_id] = ConsumeQueue(self.shape(topic), queue_id)
+        return queue
+
+    def shape(self, topic: str) -> TopicShape:
+        shape = self._shapes.get(topic)
+        if shape is None:
+            shape = self._shapes[topic] = TopicShape(topic, self._tags_rules.get(topic))
+        return shape
+
+    def tags_code(self, shape: TopicShape, properties: bytes, timestamp: int) -> int:
+        """Java hash of the TAGS property, 0 without one; a topic may have a rule of its own."""
+        if shape.tags_rule is not None:
+            return shape.tags_rule(properties, timestamp)
+        if b"TAGS\x01" not in properties:
+            return 0
+        tag = find_property(properties, b"TAGS")
+        if tag is None:
+            return 0
+        code = self._tags.get(tag)
+        if code is None:
+            if len(self._tags) >= TAG_CACHE_ENTRIES_MAX:
+                self._tags.clear()
+            code = self._tags[tag] = java_hash(tag.decode("utf-8", "replace"))
+        return code
+
+    # -- dispatch: the log's record becomes readable
+
+    def _dispatch(self, queue: ConsumeQueue, phy: int, size: int, tags_code: int) -> None:
+        if self.settings.flush_disk_type == "SYNC_FLUSH":
+            self._unflushed.append((queue, phy, size, tags_code))
+        else:
+            if self._unflushed:  # the setting changed meanwhile: keep the order
+                self.show_flushed(phy)
+            self.add_entry(queue, phy, size, tags_code)
+
+    def show_flushed(self, flushed: int) -> None:
+        """Make what the flush covered readable (storage.md 5.6: only flushed with SYNC_FLUSH)."""
+        unflushed = self._unflushed
+        while unflushed and unflushed[0][1] + unflushed[0][2] <= flushed:
+            self.add_entry(*unflushed.popleft())
+
+    def add_entry(self, queue: ConsumeQueue, phy: int, size: int, tags_code: int) -> None:
+        """Put one entry at the end of its queue and tell who listens."""
+        pending = queue.pending
+        if pending is None:
+            queue.pending = bytearray(ENTRY.pack(phy, size, tags_code))
+            queue.pending_start = queue.max_offset
+            self.queue_flusher.dirty(queue, phy)
+        else:
+            pending += ENTRY.pack(phy, size, tags_code)
+        queue.max_offset = offset = queue.max_offset + 1
+        for listener in self._listeners:
+            listener(queue.shape.name, queue.queue_id, offset, tags_code, phy, size)
+
+    def restore_entry(
+        self, topic: str, queue_id: int, offset: int, phy: int, size: int, tags: int
+    ) -> None:
+        """For recovery: an entry whose offset the record itself tells."""
+        queue = self._queue(topic, queue_id)
+        if offset < queue.max_offset:
+            return
+        if offset > queue.max_offset:
+            if queue.max_offset == 0:
+                queue.min_offset = queue.max_offset = queue.pending_start = offset
+            else:
+                log.error(
+                    "queue %s/%d has no entries from %d to %d; their messages are not readable",
+                    topic,
+                    queue_id,
+                    queue.max_offset,
+                    offset,
+                )
+                while queue.max_offset < offset:
+                    self.add_entry(queue, 0, FILLER_SIZE, 0)
+        self.add_entry(queue, phy, size, tags)
+        queue.next_offset = queue.max_offset
+
+    def when_durable(self, end: int, done: Callable[[bool], None]) -> None:
+        if self.settings.flush_disk_type != "SYNC_FLUSH" or end <= self.log.flushed:
+            done(True)
+        else:
+            self.flusher.wait(end, done)
+
+    # -- read
+
+    def read(
+        self,
+        topic: str,
+        queue_id: int,
+        offset: int,
+        max_messages: int,
+        *,
+        max_bytes: int = 128 * 1024 * 1024,
+        tags_codes: Collection[int] | None = None,
+        match: RecordMatch | None = None,
+    ) -> Read:
+        queue = self.table.get((topic, queue_id))
+        if queue is None:
+            return Read(api.NO_MATCHED_LOGIC_QUEUE, 0, 0, 0)
+        low, high = queue.min_offset, queue.max_offset
+        if high == 0:
+            return Read(api.NO_MESSAGE_IN_QUEUE, 0, low, high)
+        if offset < low:
+            return Read(api.OFFSET_TOO_SMALL, low, low, high)
+        if offset == high:
+            return Read(api.OFFSET_OVERFLOW_ONE, offset, low, high)
+        if offset > high:
+            return Read(api.OFFSET_OVERFLOW_BADLY, high, low, high)
+        settings = self.settings
+        if tags_codes is None and match is None:
+            examined = min(max_messages, settings.max_transfer_count_on_message_in_memory)
+        else:
+            examined = max(settings.max_filter_message_size // ENTRY_BYTES, max_messages)
+        entries = self.files.entries(queue, offset, max(examined, 1))
+        if not entries:
+            per_file = self.files.file_bytes // ENTRY_BYTES
+            return Read(api.OFFSET_FOUND_NULL, offset - offset % per_file + per_file, low, high)
+        return self._collect(offset, entries, low, high, max_messages, max_bytes, tags_codes, match)
+
+    def _collect(
+        self,
+        offset: int,
+        entries: bytes,
+        low: int,
+        high: int,
+        max_messages: int,
+        max_bytes: int,
+        tags_codes: Collection[int] | None,
+        match: RecordMatch | None,
+    ) -> Read:
+        settings, commit_log = self.settings, self.log
+        hot_from = commit_log.end - self._hot_bytes
+        log_min = commit_log.min_offset
+        removed_until = -1
+        parts: list[bytes] = []
+        count = total = 0
+        run_start = run_end = -1  # adjacent records leave as one slice
+        status = api.NO_MATCHED_MESSAGE
+        for phy, size, tags_code in ENTRY.iter_unpack(entries):
+            if phy < log_min or size == FILLER_SIZE or phy < removed_until:
+                status = api.MESSAGE_WAS_REMOVING
+                offset += 1
+                continue
+            if count:
+                if phy >= hot_from:
+                    byte_limit = settings.max_transfer_bytes_on_message_in_memory
+                    count_limit = settings.max_transfer_count_on_message_in_memory
+                else:
+                    byte_limit = settings.max_transfer_bytes_on_message_in_disk
+                    count_limit = settings.max_transfer_count_on_message_in_disk
+                if (
+                    count >= max_messages
+                    or count >= count_limit
+                    or total + size > byte_limit
+                    or total + size > max_bytes
+                ):
+                    break
+            offset += 1
+            if tags_codes is not None and _int32(tags_code) not in tags_codes:
+                continue
+            if match is not None:
+                record = commit_log.slice(phy, size)
+                if not record or not match(record):
+                    continue
+            if phy == run_end and phy % commit_log.file_bytes:
+                run_end += size
+            else:
+                if run_end > run_start:
+                    parts.append(commit_log.slice(run_start, run_end - run_start))
+                run_start, run_end = phy, phy + size
+            count += 1
+            total += size
+        if run_end > run_start:
+            parts.append(commit_log.slice(run_start, run_end - run_start))
+        if count:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            return Read(api.FOUND, offset, low, high, body, count)
+        return Read(status, offset, low, high)
+
+    def entries(self, topic: str, queue_id: int, offset: int, count: int) -> list[Entry]:
+        queue = self.table.get((topic, queue_id))
+        if queue is None or not queue.min_offset <= offset < queue.max_offset:
+            return []
+        data = self.files.entries(queue, offset, count)
+        return [Entry(offset + n, *entry) for n, entry in enumerate(ENTRY.iter_unpack(data))]
+
+    def record(self, physical_offset: int, size: int | None = None) -> bytes | None:
+        return self.log.record_at(physical_offset)
+
+    def min_offset(self, topic: str, queue_id: int) -> int:
+        queue = self.table.get((topic, queue_id))
+        return queue.min_offset if queue else 0
+
+    def max_offset(self, topic: str, queue_id: int) -> int:
+        queue = self.table.get((topic, queue_id))
+        return queue.max_offset if queue else 0
+
+    def search_offset(self, topic: str, queue_id: int, timestamp: int, *, upper: bool) -> int:
+        queue = self.table.get((topic, queue_id))
+        if queue is None or queue.max_offset <= queue.min_offset:
+            return 0 if queue is None else queue.max_offset
+        low, high = queue.min_offset, queue.max_offset
+        while low < high:  # first entry with a later time (upper), or not an earlier one
+            middle = (low + high) // 2
+            stored = self._store_time(queue, middle)
+            if stored < timestamp or (upper and stored == timestamp):
+                low = middle + 1
+            else:
+                high = middle
+        return max(low - 1, queue.min_offset) if upper else low
+
+    def _store_time(self, queue: ConsumeQueue, offset: int) -> int:
+        entry = self.files.entry(queue, offset)
+        return -1 if entry is None or entry[1] == FILLER_SIZE else self.log.store_time(entry[0])
+
+    def store_time(self, topic: str, queue_id: int, offset: int) -> int:
+        queue = self.table.get((topic, queue_id))
+        if queue is None or not queue.min_offset <= offset < queue.max_offset:
+            return -1
+        return self._store_time(queue, offset)
+
+    def query_keys(
+        self,
+        topic: str,
+        key: str,
+        max_count: int,
+        begin_ms: int,
+        end_ms: int,
+        done: Callable[[list[bytes], int, int], None],
+    ) -> None:
+        self.index.query(topic, key, max_count, begin_ms, end_ms, done)
+
+    def queues(self) -> Iterator[tuple[str, int]]:
+        return iter(list(self.table))
+
+    def correct_min_offset(self, queue: ConsumeQueue) -> None:
+        """Move the queue's minimum past entries whose records are gone (storage.md 3.4)."""
+        minimum = self.log.min_offset
+        low, high = queue.min_offset, queue.max_offset
+        while low < high:
+            middle = (low + high) // 2
+            entry = self.files.entry(queue, middle)
+            if entry is None or entry[1] == FILLER_SIZE or entry[0] < minimum:
+                low = middle + 1
+            else:
+                high = middle
+        queue.min_offset = low
+
+    # -- state
+
+    def commit_log_range(self) -> tuple[int, int]:
+        return self.log.min_offset, self.log.end
+
+    def flushed_offset(self) -> int:
+        return self.log.flushed
+
+    def disk_usage(self) -> DiskUsage:
+        return self.disk.usage(self.root)
+
+    def is_hot(self, physical_offset: int) -> bool:
+        return self.log.end - physical_offset <= self._hot_bytes
+
+    def runtime_info(self) -> Mapping[str, str]:
+        usage = self.disk_usage()
+        behind = self.log.end - self._unflushed[0][1] if self._unflushed else 0
+        return {
+            "commitLogMinOffset": str(self.log.min_offset),
+            "commitLogMaxOffset": str(self.log.end),
+            "commitLogDiskRatio": str(usage.ratio),
+            "consumeQueueDiskRatio": str(usage.ratio),
+            "dispatchBehindBytes": str(behind),
+            "earliestMessageTimeStamp": str(self.log.store_time(self.log.min_offset)),
+        }
+
+    # -- administration
+
+    def delete_topic(self, topic: str) -> None:
+        for name, queue_id in [key for key in self.table if key[0] == topic]:
+            queue = self.table.pop((name, queue_id))
+            self.queue_flusher.forget(queue)
+            self.background.submit(
+                lambda queue_id=queue_id: self.files.delete(topic, queue_id),  # type: ignore[misc]
+                lambda _, error: None,
+            )
+        self._shapes.pop(topic, None)
+
+    def delete_expired(self) -> None:
+        self.retention.run_now()
+
+    def on_arrival(self, listener: Arrival) -> None:
+        self._listeners = (*self._listeners, listener)
+
+    def load_config(self, name: str) -> Any:
+        return self.configs.load(name)
+
+    def save_config(self, name: str, chunks: Iterable[bytes]) -> None:
+        self.configs.save(name, chunks)
+
+    def note_config(self, name: str, data: bytes) -> None:
+        self.configs.note(name, data)
+
+    def config_notes(self, name: str) -> list[Any]:
+        return self.configs.notes(name)
+
+    # -- start and stop
+
+    def start(self) -> None:
+        """Mark the store as in use and begin the background work."""
+        self.disk.write(f"{self.root}/abort", str(os.getpid()).encode())
+        self.queue_flusher.start()
+        self.retention.start()
+
+    def save_checkpoint(self) -> None:
+        checkpoint.save(self.disk, f"{self.root}/checkpoint", self.checkpoint)
+
+    def close(self) -> None:
+        """Flush everything (blocks), then mark the store as cleanly closed."""
+        if self.closed:
+            return
+        self.closed = True
+        self.flusher.flush_now()
+        self.show_flushed(self.log.end)
+        self.queue_flusher.flush_now()
+        self.index.close()
+        self.configs.close()
+        self.checkpoint.clean_end = self.checkpoint.dispatched = self.log.end
+        self.save_checkpoint()
+        self.disk.sync_files([f"{self.root}/checkpoint"])
+        self.log.close()
+        self.disk.remove(f"{self.root}/abort")
+        self.disk.unlock()
+
+
+def _int32(value: int) -> int:
+    return ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+
+
+def _topic_error(topic: str) -> str:
+    size = len(topic.encode())
+    if size > RETRY_TOPIC_BYTES_MAX or (size > 127 and not topic.startswith("%RETRY%")):
+        return f"the topic has {size} bytes"
+    return ""
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+

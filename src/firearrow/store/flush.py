@@ -1,0 +1,116 @@
+"""Flushing the commit log: by interval, or for those who wait (group commit).
+
+One flush runs at a time, in the background. Everyone who comes while it runs is served by the
+next one, so the loop never waits and a disk that syncs slowly is used by many at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from firearrow.store.filestore import FileStore
+
+log = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+WATCH_S: Final = 0.5
+
+
+class Flusher:
+    """The flushes of one store."""
+
+    def __init__(self, store: FileStore) -> None:
+        self._store = store
+        self.scheduled = False  # a flush will follow what is appended now
+        self._running = False
+        self._failed = False
+        self._waiting: deque[tuple[int, float, Callable[[bool], None]]] = deque()
+        self._watching = False
+
+    def schedule(self) -> None:
+        """Flush what is appended: soon with SYNC_FLUSH, else at the interval."""
+        self.scheduled = True
+        settings = self._store.settings
+        if settings.flush_disk_type == "SYNC_FLUSH":
+            self._store.clock.call_soon(self._start)
+        else:
+            self._store.clock.call_later(settings.flush_interval_commit_log / 1000, self._start)
+
+    def wait(self, end: int, done: Callable[[bool], None]) -> None:
+        """Call ``done`` when the log is flushed up to ``end``, or not in time."""
+        store = self._store
+        deadline = store.clock.monotonic() + store.settings.sync_flush_timeout / 1000
+        self._waiting.append((end, deadline, done))
+        if not self.scheduled:
+            self.schedule()
+        if not self._watching:
+            self._watching = True
+            store.clock.call_later(WATCH_S, self._watch)
+
+    def _start(self) -> None:
+        if self._running or self._store.closed:
+            return
+        self._running = True
+        self.scheduled = True
+        end, files = self._store.log.sync_target()
+        timestamp = self._store.last_timestamp
+
+        def sync() -> None:
+            for file in files:
+                file.mapped.sync()
+
+        self._store.background.submit(sync, lambda _, error: self._done(end, timestamp, error))
+
+    def _done(self, end: int, timestamp: int, error: OSError | None) -> None:
+        self._running = False
+        self.scheduled = False
+        if self._store.closed:
+            return
+        if error is not None:
+            self._failing(error)
+            return
+        self._failed = False
+        self._flushed(end, timestamp)
+        if self._store.log.end > end:
+            self.schedule()
+
+    def _flushed(self, end: int, timestamp: int) -> None:
+        store = self._store
+        store.log.flushed = max(store.log.flushed, end)
+        store.checkpoint.log_time = timestamp
+        store.show_flushed(end)
+        while self._waiting and self._waiting[0][0] <= end:
+            self._waiting.popleft()[2](True)
+
+    def _failing(self, error: OSError) -> None:
+        if not self._failed:
+            log.error(
+                "cannot flush the commit log in %s: %s. What was acknowledged without waiting for "
+                "the disk is at risk; check the disk",
+                self._store.log.root,
+                error.strerror,
+            )
+        self._failed = True
+        self.scheduled = True
+        self._store.clock.call_later(RETRY_S, self._start)
+
+    def _watch(self) -> None:
+        """Answer those for whom the flush takes too long."""
+        now = self._store.clock.monotonic()
+        while self._waiting and self._waiting[0][1] <= now:
+            self._waiting.popleft()[2](False)
+        if self._waiting:
+            self._store.clock.call_later(WATCH_S, self._watch)
+        else:
+            self._watching = False
+
+    def flush_now(self) -> None:
+        """Flush everything in this call (blocks); for the end of the store."""
+        end, files = self._store.log.sync_target()
+        for file in files:
+            file.mapped.sync()
+        self._flushed(end, self._store.last_timestamp)

@@ -1,0 +1,202 @@
+"""Opening a store: lock, load, find the end of the log, bring the consume queues up to it.
+
+What is on the disk tells everything (storage.md 5.2 - 5.5). Where the walk over the log starts:
+
+- our own mark in the checkpoint, when no other broker has written since: the position up to which
+  all consume queues are in their files; after a clean stop that is the end of the log itself;
+- else, after a clean stop of a Java broker, the last record that any consume queue knows;
+- else the newest file whose first record is not later than the checkpoint says;
+- else the first file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from firearrow.codec.sysflags import SYS_TRANSACTION_PREPARED
+from firearrow.model.background import Background
+from firearrow.model.clock import Clock
+from firearrow.store import checkpoint
+from firearrow.store.consumequeue import ENTRY_BYTES, FILLER_SIZE, ConsumeQueue, TagsRule
+from firearrow.store.disk import Disk
+from firearrow.store.filestore import FileStore, StoreLocked
+from firearrow.store.settings import StoreSettings
+
+log = logging.getLogger(__name__)
+
+# Java waits so long before it believes a checkpoint's times (``StoreCheckpoint.getMinTimestamp``).
+CHECKPOINT_SLACK_MS = 3000
+
+
+def open_store(
+    root: str,
+    settings: StoreSettings,
+    disk: Disk,
+    clock: Clock,
+    background: Background,
+    tags_rules: Mapping[str, TagsRule] | None = None,
+) -> FileStore:
+    """Open or create the store in ``root``, recovered and ready to append.
+
+    ``tags_rules`` give the tags code of a topic's entries where it is not the hash of the tag:
+    a delay queue stores the due time there.
+
+    Raises:
+        StoreLocked: another process has it open.
+        WrongFileSize: its files have another size than configured.
+        OSError: the disk refuses.
+    """
+    disk.make_directory(root)
+    if not disk.lock(f"{root}/lock"):
+        raise StoreLocked(
+            f"the store {root} is in use by another broker; stop that one, "
+            "or give this one a directory of its own with --store"
+        )
+    try:
+        store = FileStore(root, settings, disk, clock, background, tags_rules or {})
+        _recover(store)
+    except BaseException:
+        disk.unlock()
+        raise
+    return store
+
+
+def _recover(store: FileStore) -> None:
+    disk, root = store.disk, store.root
+    crashed = disk.size(f"{root}/abort") >= 0
+    store.checkpoint = checkpoint.load(disk, f"{root}/checkpoint")
+    store.last_timestamp = store.checkpoint.log_time
+    store.log.load()
+    _load_queues(store)
+    started_s = store.clock.monotonic()
+    start = _start_of_walk(store, crashed)
+    _trim_queues(store, start)
+    end = _walk(store, start)
+    store.log.set_end(end)
+    _drop_entries_behind(store, end)
+    for queue in store.table.values():
+        queue.next_offset = queue.max_offset
+        store.correct_min_offset(queue)
+    store.index.load(crashed=crashed)
+    if crashed:
+        log.warning(
+            "the store was not closed cleanly: recovered %d bytes of the log in %.2f s",
+            end - start,
+            store.clock.monotonic() - started_s,
+        )
+
+
+def _load_queues(store: FileStore) -> None:
+    files = store.files
+    for topic in files.topics():
+        for queue_id in files.queue_ids(topic):
+            starts = files.starts(topic, queue_id)
+            if not starts:
+                continue
+            count = files.find_end(topic, queue_id, starts[-1])
+            queue = ConsumeQueue(
+                store.shape(topic), queue_id, starts[-1] // ENTRY_BYTES + count
+            )
+            queue.min_offset = starts[0] // ENTRY_BYTES
+            store.table[topic, queue_id] = queue
+
+
+def _start_of_walk(store: FileStore, crashed: bool) -> int:
+    log_ = store.log
+    if not log_.files:
+        return 0
+    first, last = log_.files[0].start, log_.files[-1].start + log_.file_bytes
+    saved = store.checkpoint
+    mark = saved.dispatched if crashed else saved.clean_end
+    if first <= mark <= last and (mark == first or crashed or _ends_at(store, mark)):
+        return mark
+    if not crashed:
+        known = max((_last_phy(store, queue) for queue in store.table.values()), default=-1)
+        if known >= first and log_.scan(known)[0] is not None:
+            return known
+        return first
+    limit = max(0, min(saved.log_time, saved.queues_time) - CHECKPOINT_SLACK_MS)
+    for file in reversed(log_.files):
+        record, _ = log_.scan(file.start)
+        if record is not None and 0 < record.store_timestamp <= limit:
+            return file.start
+    return first
+
+
+def _ends_at(store: FileStore, mark: int) -> bool:
+    """Whether no record stands at the end that a clean stop left."""
+    return store.log.scan(mark)[0] is None
+
+
+def _last_phy(store: FileStore, queue: ConsumeQueue) -> int:
+    entry = store.files.entry(queue, queue.max_offset - 1) if queue.max_offset else None
+    return -1 if entry is None or entry[1] == FILLER_SIZE else entry[0]
+
+
+def _trim_queues(store: FileStore, start: int) -> None:
+    """Forget entries at and behind the start of the walk: the walk brings them again."""
+    for key, queue in list(store.table.items()):
+        if _last_phy(store, queue) >= start:
+            _cut(store, key, queue, start)
+
+
+def _drop_entries_behind(store: FileStore, end: int) -> None:
+    for key, queue in list(store.table.items()):
+        if queue.pending is None and _last_phy(store, queue) >= end:
+            _cut(store, key, queue, end)
+
+
+def _cut(store: FileStore, key: tuple[str, int], queue: ConsumeQueue, position: int) -> None:
+    """Drop the entries of a queue that point to ``position`` or behind it."""
+    files = store.files
+    topic, queue_id = key
+    for start in reversed(files.starts(topic, queue_id)):
+        count = files.find_end(topic, queue_id, start, position)
+        if count or start == 0:
+            break
+    queue.max_offset = queue.pending_start = start // ENTRY_BYTES + count
+    files.truncate(topic, queue_id, queue.max_offset)
+
+
+def _walk(store: FileStore, position: int) -> int:
+    """Read records until one is not whole; give their entries to the queues; where it ended."""
+    log_ = store.log
+    last_phy: dict[tuple[str, int], int] = {}
+    while True:
+        record, following = log_.scan(position)
+        if record is None:
+            if not any(file.start == following for file in log_.files):
+                return position
+            position = following  # behind a filler, even if nothing is there yet
+            continue
+        store.last_timestamp = max(store.last_timestamp, record.store_timestamp)
+        if not record.sys_flag & SYS_TRANSACTION_PREPARED:
+            key = (record.topic, record.queue_id)
+            _restart_if_recreated(store, key, record.queue_offset, last_phy)
+            last_phy[key] = position
+            store.restore_entry(
+                record.topic,
+                record.queue_id,
+                record.queue_offset,
+                position,
+                record.size,
+                store.tags_code(
+                    store.shape(record.topic), record.properties, record.store_timestamp
+                ),
+            )
+        position = following
+
+
+def _restart_if_recreated(
+    store: FileStore, key: tuple[str, int], offset: int, last_phy: dict[tuple[str, int], int]
+) -> None:
+    """A lower offset in a later record: the topic was deleted and made again."""
+    queue = store.table.get(key)
+    if queue is None or offset >= queue.max_offset:
+        return
+    known = key in last_phy or offset == 0
+    if known:
+        store.queue_flusher.forget(queue)
+        store.files.delete(*key)
+        del store.table[key]
