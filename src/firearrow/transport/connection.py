@@ -53,8 +53,8 @@ class Connection(asyncio.Protocol):
     """Implements ``model.network.Peer``: one write for what one read brought.
 
     ``asyncio.Protocol`` and not ``BufferedProtocol``: a session keeps parts of what it was given,
-    so it needs bytes of its own, and one callback a read is cheaper than two. Writes are not
-    collected here: uvloop sends all writes of one loop turn in one system call.
+    so it needs bytes of its own, and one callback a read is cheaper than two. ``send`` writes at
+    once: the turn of the loop that collecting needs costs every lone send more than it saves.
     """
 
     __slots__ = (

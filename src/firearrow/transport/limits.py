@@ -21,5 +21,5 @@ class Limits:
     write_high_water_bytes: int = 1 * MIB
     # As Netty's IdleStateHandler in RocketMQ; noticed at the sweep, so up to SWEEP_S later.
     idle_s: float = 120.0
-    # Above any usual `ulimit -n`; it only bounds memory (about 3 KiB a connection).
+    # Above any usual `ulimit -n`; it only bounds memory (about 2 KiB a connection).
     connections_max: int = 200_000
