@@ -48,10 +48,15 @@ class Groups:
                 self.table[name] = msgspec.convert({"groupName": name, **config}, Group)
             except msgspec.ValidationError as error:
                 log.error("group %s in %s is unreadable and left out: %s", name, GROUPS_FILE, error)
+        for note in self._store.config_notes(GROUPS_FILE):
+            if isinstance(note, dict) and "deleted" in note:
+                self.table.pop(note["deleted"], None)
+            else:
+                group = msgspec.convert(note, Group)
+                self.table[group.name] = group
         for name in names.BUILT_IN_GROUPS:
             if name not in self.table:
-                broadcast = name.startswith(("CID_ONSAPI", "CID_ONS-HTTP"))
-                self.table[name] = Group(name=name, consume_broadcast_enable=broadcast or True)
+                self.table[name] = Group(name=name)
 
     def find(self, name: str) -> Group | None:
         """The group, made on the fly where the settings allow it (behaviour.md 21.2)."""
@@ -72,11 +77,13 @@ class Groups:
 
     def _put(self, group: Group) -> None:
         self.table[group.name] = group
+        self._store.note_config(GROUPS_FILE, encode_group(group))
         self._changed()
 
     def delete(self, name: str) -> None:
         """Forget the group; an unknown one is no error."""
         if self.table.pop(name, None) is not None:
+            self._store.note_config(GROUPS_FILE, _encode({"deleted": name}))
             self._changed()
 
     def may_read(self, group: str, topic: str) -> bool:

@@ -155,9 +155,7 @@ class Puller:
 
     # -- checks, in RocketMQ's order (behaviour.md 2.1)
 
-    def _check(
-        self, request: Request[PullMessage]
-    ) -> tuple[Topic, Group, Subscription] | Reply:
+    def _check(self, request: Request[PullMessage]) -> tuple[Topic, Group, Subscription] | Reply:
         fields = request.fields
         settings = self._settings
         if not settings.broker_permission & PERM_READ:
@@ -227,9 +225,7 @@ class Puller:
                 f"topic {fields.topic} (all members of a group must have the same subscriptions)",
             )
         if subscription.version < fields.sub_version:
-            return Reply(
-                codes.SUBSCRIPTION_NOT_LATEST, "the consumer's subscription not latest"
-            )
+            return Reply(codes.SUBSCRIPTION_NOT_LATEST, "the consumer's subscription not latest")
         return subscription
 
 

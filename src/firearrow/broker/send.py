@@ -125,11 +125,7 @@ class Sender:
     def _check(self, fields: SendFields) -> Topic | Reply:
         name = fields.topic
         topic = self._find_topic(name)
-        if (
-            topic is not None
-            and topic.order
-            and not self._settings.broker_permission & PERM_WRITE
-        ):
+        if topic is not None and topic.order and not self._settings.broker_permission & PERM_WRITE:
             return self._refuse(codes.NO_PERMISSION, "the broker does not permit writing")
         error = names.topic_error(name)
         if error is not None:
@@ -293,5 +289,3 @@ def _without_broker_properties(properties: str) -> str:
         if piece and not piece.startswith(_BROKER_PROPERTIES)
     ]
     return "\x02".join([*kept, ""])
-
-

@@ -43,9 +43,7 @@ class BrokerStats:
         self._clock.call_later(SAMPLE_S, self.start)
 
     def totals(self) -> Totals:
-        return Totals(
-            self._clock.monotonic(), self.put, self.found, self.missed, self.transferred
-        )
+        return Totals(self._clock.monotonic(), self.put, self.found, self.missed, self.transferred)
 
     def stored(self, topic: str, count: int, size: int) -> None:
         self.put += count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -68,9 +68,19 @@ class Topics:
                 self.table[name] = msgspec.convert({"topicName": name, **config}, Topic)
             except msgspec.ValidationError as error:
                 log.error("topic %s in %s is unreadable and left out: %s", name, TOPICS_FILE, error)
+        for note in self._store.config_notes(TOPICS_FILE):
+            self._replay(note)
         missing = [topic for topic in self._built_in() if topic.name not in self.table]
         if missing:
             self._put(missing)
+
+    def _replay(self, note: Any) -> None:
+        """A change that was noted, but not saved before a kill."""
+        if isinstance(note, dict) and "deleted" in note:
+            self.table.pop(note["deleted"], None)
+        else:
+            topic = msgspec.convert(note, Topic)
+            self.table[topic.name] = topic
 
     def _built_in(self) -> Iterator[Topic]:
         settings = self._settings
@@ -181,7 +191,8 @@ class Topics:
         """Forget the topic and its queues; an unknown one is no error."""
         if self.table.pop(name, None) is not None:
             self.version = self.version.next(self._clock.now_ms())
-            self._save()
+            self._store.note_config(TOPICS_FILE, _encode({"deleted": name}))
+            self._store.save_config(TOPICS_FILE, self.chunks())
             self._announce([])
         self._store.delete_topic(name)
 
@@ -196,7 +207,9 @@ class Topics:
         for topic in topics:
             self.table[topic.name] = topic
         self.version = self.version.next(self._clock.now_ms())
-        self._save_new(topics)
+        for topic in topics:
+            self._store.note_config(TOPICS_FILE, _encode(topic))
+        self._store.save_config(TOPICS_FILE, self.chunks())
         self._announce(topics)
 
     def _announce(self, topics: list[Topic]) -> None:
@@ -211,12 +224,6 @@ class Topics:
         self.changed([topic for topic in topics.values() if topic.name in self.table])
 
     # -- persistence
-
-    def _save_new(self, topics: list[Topic]) -> None:
-        self._save()
-
-    def _save(self) -> None:
-        self._store.save_config(TOPICS_FILE, self.chunks())
 
     def chunks(self) -> Iterator[bytes]:
         """The file's content, in pieces."""

@@ -36,7 +36,5 @@ class Writer:
         """All or nothing; neither transactions nor delays are possible in a batch."""
         for message in messages:
             if message.sys_flag & SYS_TRANSACTION_MASK or b"DELAY\x01" in message.properties:
-                return Put(
-                    PutStatus.MESSAGE_ILLEGAL, "a batch carries no delayed or half messages"
-                )
+                return Put(PutStatus.MESSAGE_ILLEGAL, "a batch carries no delayed or half messages")
         return self._store.append_batch(messages)

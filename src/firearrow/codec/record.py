@@ -1,17 +1,17 @@
 """A stored message as bytes: the same on disk and in answers to clients (storage.md 2.2).
 
-    4   total size                        8|20 store host (sysFlag 0x20)
-    4   magic: V1, or V2 with a           4   reconsume times
-        2-byte topic length               8   prepared transaction offset
-    4   body CRC                          4+n body
-    4   queue id                          1|2+n topic
-    4   flag                              2+n properties
-    8   queue offset
-    8   physical offset
-    4   system flag
-    8   born timestamp
-    8|20 born host (sysFlag 0x10)
-    8   store timestamp
+4   total size                        8|20 store host (sysFlag 0x20)
+4   magic: V1, or V2 with a           4   reconsume times
+    2-byte topic length               8   prepared transaction offset
+4   body CRC                          4+n body
+4   queue id                          1|2+n topic
+4   flag                              2+n properties
+8   queue offset
+8   physical offset
+4   system flag
+8   born timestamp
+8|20 born host (sysFlag 0x10)
+8   store timestamp
 """
 
 from __future__ import annotations

@@ -95,9 +95,7 @@ def _load_queues(store: FileStore) -> None:
             if not starts:
                 continue
             count = files.find_end(topic, queue_id, starts[-1])
-            queue = ConsumeQueue(
-                store.shape(topic), queue_id, starts[-1] // ENTRY_BYTES + count
-            )
+            queue = ConsumeQueue(store.shape(topic), queue_id, starts[-1] // ENTRY_BYTES + count)
             queue.min_offset = starts[0] // ENTRY_BYTES
             store.table[topic, queue_id] = queue
 

@@ -1,0 +1,175 @@
+"""The broker: its parts put together, and the table of requests that they answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+from firearrow.broker.client_requests import ClientRequests, ClientSettings
+from firearrow.broker.groups import Groups, GroupSettings
+from firearrow.broker.long_poll import LongPoll
+from firearrow.broker.members import Members, MemberSettings
+from firearrow.broker.offset_requests import OffsetRequests
+from firearrow.broker.offsets import ConsumerOffsets, OffsetSettings
+from firearrow.broker.pull import Puller, PullSettings
+from firearrow.broker.queries import Queries, QuerySettings
+from firearrow.broker.queue_locks import QueueLocks
+from firearrow.broker.rooms import Room
+from firearrow.broker.send import RetryRules, Sender, SendSettings
+from firearrow.broker.stats import BrokerStats
+from firearrow.broker.topics import Topics, TopicSettings
+from firearrow.broker.writer import Writer
+from firearrow.codec.addresses import pack_address
+from firearrow.model.clock import Clock
+from firearrow.protocol.remoting.command import Caller, Handler
+from firearrow.protocol.remoting.requests import REQUESTS
+from firearrow.protocol.remoting.session import Route
+from firearrow.store.api import Store
+
+# What the fast port does not serve (behaviour.md 0.4): everything that may take long.
+NOT_ON_FAST_PORT: Final = frozenset({11, 361, 200050, 200052, 200054, 200055})
+
+
+class Settings(
+    ClientSettings,
+    GroupSettings,
+    MemberSettings,
+    OffsetSettings,
+    PullSettings,
+    QuerySettings,
+    SendSettings,
+    TopicSettings,
+    Protocol,
+):
+    """Every setting that a part of the broker reads."""
+
+
+class Core:
+    """State and services that the broker's requests and the feature rooms share."""
+
+    def __init__(self, settings: Settings, store: Store, clock: Clock, address: tuple[str, int]):
+        self.settings = settings
+        self.store = store
+        self.clock = clock
+        self.address = address
+        self.store_host = pack_address(*address)
+        self.stats = BrokerStats(clock)
+        self.topics = Topics(settings, store, clock)
+        self.groups = Groups(settings, store, clock)
+        self.offsets = ConsumerOffsets(settings, store, clock)
+        self.members = Members(settings, clock)
+        self.locks = QueueLocks(clock)
+        self.writer = Writer(store)
+
+    def load(self) -> None:
+        """Read the tables from the store."""
+        self.topics.load()
+        self.groups.load()
+        self.offsets.load()
+
+
+class Broker:
+    """Answers requests. Made of a loaded core, the retry room's rules and all feature rooms."""
+
+    def __init__(self, core: Core, retry: RetryRules, rooms: Iterable[Room]) -> None:
+        self.core = core
+        self._rooms = tuple(rooms)
+        core.writer.use(self._rooms)
+        core.members.wants_notice = self._wants_notice
+        self.puller = Puller(
+            core.settings,
+            core.store,
+            core.topics,
+            core.groups,
+            core.members,
+            core.offsets,
+            core.clock,
+            core.stats,
+        )
+        self._sender = Sender(
+            core.settings,
+            core.store,
+            core.writer,
+            core.topics,
+            core.clock,
+            core.stats,
+            core.store_host,
+            os.getpid(),
+            retry,
+        )
+        core.store.on_arrival(self.long_poll.arrived)
+
+    @property
+    def long_poll(self) -> LongPoll:
+        return self.puller.long_poll
+
+    def _wants_notice(self, name: str) -> bool:
+        group = self.core.groups.table.get(name)
+        return group is None or group.notify_consumer_ids_changed
+
+    def routes(self) -> dict[int, Route]:
+        """Everything the main port serves."""
+        core = self.core
+        clients = ClientRequests(core.settings, core.topics, core.groups, core.members, core.locks)
+        offsets = OffsetRequests(core.store, core.topics, core.groups, core.offsets)
+        queries = Queries(core.settings, core.store, core.members)
+        handlers: dict[int, Handler] = {
+            10: self._sender.handle,
+            310: self._sender.handle,
+            320: self._sender.handle,
+            11: self.puller.handle,
+            361: self.puller.handle,
+            14: offsets.query,
+            15: offsets.update,
+            29: offsets.search,
+            30: offsets.max_offset,
+            31: offsets.min_offset,
+            32: offsets.earliest,
+            12: queries.query,
+            33: queries.view,
+            321: queries.consume_queue,
+            34: clients.heart_beat,
+            35: clients.unregister,
+            38: clients.consumer_list,
+            41: clients.lock,
+            42: clients.unlock,
+            46: clients.check_config,
+        }
+        routes = table(handlers)
+        for room in self._rooms:
+            routes.update(room.routes())
+        return routes
+
+    def fast_routes(self) -> dict[int, Route]:
+        """What the fast port serves."""
+        return {code: r for code, r in self.routes().items() if code not in NOT_ON_FAST_PORT}
+
+    def session_closed(self, caller: Caller) -> None:
+        """A connection is gone."""
+        self.core.members.disconnected(caller)
+
+    def start(self) -> None:
+        """Begin the periodic work."""
+        core = self.core
+        core.stats.start()
+        core.offsets.start()
+        core.members.start()
+        for room in self._rooms:
+            room.start()
+
+    def stop(self) -> None:
+        """Let go who waits, save what must survive. The store is closed by who opened it."""
+        self.long_poll.wake_all()
+        for room in self._rooms:
+            room.stop()
+        self.core.offsets.save()
+
+
+def table(handlers: dict[int, Handler]) -> dict[int, Route]:
+    """Handlers by code, with the name and fields of each code."""
+    return {code: Route(*_named(code), handler) for code, handler in handlers.items()}
+
+
+def _named(code: int) -> tuple[str, type[Any]]:
+    return REQUESTS[code]
