@@ -148,6 +148,7 @@ const scenarios = {
     const consumer = await world.push(
       topic, () => Consumer.ACTION_RETRY, { group, maxReconsumeTimes: 0 });
     const inbox = new Inbox();
+    await world.route(producer, `%DLQ%${group}`);
     const reader = await world.push(`%DLQ%${group}`, inbox.put);
     await inbox.expect(['poison']);
     const [m] = inbox.messages;

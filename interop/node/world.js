@@ -61,9 +61,13 @@ class World {
       topicSysFlag: 0,
       order: false,
     }, 3000);
-    await until(`the route of ${topic}`, () =>
-      producer._mqClient.getTopicRouteInfoFromNameServer(topic, 3000).then(() => true, () => false));
+    await this.route(producer, topic);
     return [topic, producer];
+  }
+
+  async route(producer, topic) {
+    const ask = () => producer._mqClient.getTopicRouteInfoFromNameServer(topic, 3000);
+    await until(`the route of ${topic}`, () => ask().then(() => true, () => false));
   }
 
   async producer() {
