@@ -197,12 +197,16 @@ class CommitLog:
         file = self._current
         assert file is not None
         stop = file.start + self.file_bytes
-        try:
-            file.mapped.reserve(self.end - file.start, min(needed, stop) - file.start)
-        except OSError as error:
-            raise self._full(error) from None
-        self._reserved = min(needed, stop)
-        self._reserve_ahead()
+        for target in (min(needed + RESERVE_BYTES // 2, stop), min(needed, stop)):
+            try:
+                file.mapped.reserve(self.end - file.start, target - file.start)
+            except OSError as error:
+                if target == min(needed, stop):
+                    raise self._full(error) from None
+            else:
+                self._reserved = max(self._reserved, target)
+                self._note_space()
+                return
 
     def _reserve_ahead(self) -> None:
         file = self._current
@@ -251,8 +255,7 @@ class CommitLog:
             )
         return LogFull(f"the commit log cannot grow: {error.strerror}")
 
-    def note_space(self) -> None:
-        """Something was appended again after the disk had been full."""
+    def _note_space(self) -> None:
         if self._full_until_s >= 0:
             self._full_until_s = -1.0
             log.info("the commit log grows again")
