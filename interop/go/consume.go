@@ -419,3 +419,38 @@ func distinct(messages []*primitive.MessageExt) map[string]bool {
 	}
 	return set
 }
+
+func requestReply(w *world) (string, error) {
+	topic, err := w.topic("request", 1)
+	if err != nil {
+		return "", err
+	}
+	p, err := w.producer()
+	if err != nil {
+		return "", err
+	}
+	defer p.Shutdown()
+	c, err := w.push(w.name("group"), topic, everything, func(_ context.Context, m *primitive.MessageExt) consumer.ConsumeResult {
+		// The broker finds the requester by its heartbeat, which this client sends around its request.
+		time.Sleep(time.Second)
+		if answer, err := consumer.CreateReplyMessage(m, nil); err == nil {
+			answer.Body = append([]byte("re: "), m.Body...) // this client loses a body given above
+			p.SendSync(background, answer)
+		}
+		return consumer.ConsumeSuccess
+	})
+	if err != nil {
+		return "", err
+	}
+	defer c.Shutdown()
+	asker, err := w.producer()
+	if err != nil {
+		return "", err
+	}
+	defer asker.Shutdown()
+	reply, err := asker.Request(background, 10*time.Second, primitive.NewMessage(topic, []byte("question")))
+	if err == nil && string(reply.Body) != "re: question" {
+		err = fmt.Errorf("the reply is %q", reply.Body)
+	}
+	return "", err
+}

@@ -51,6 +51,7 @@ var scenarios = []scenario{
 	{"dead letter", deadLetter},
 	{"delay level", delayLevel},
 	{"transaction", transaction},
+	{"request and reply", requestReply},
 	{"rebalance", rebalance},
 }
 
