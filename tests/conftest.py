@@ -1,0 +1,24 @@
+"""Fixtures that every part of the suite uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.brokers import Connection, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A broker on a virtual clock."""
+    world = World(tmp_path / "store")
+    yield world
+    world.stop()
+
+
+@pytest.fixture
+def client(world: World) -> Connection:
+    """A client of that broker."""
+    return world.connect()
