@@ -137,7 +137,7 @@ def run_alone(suite: Suite) -> int:
         nonlocal failures
         failures += not (result.ok or result.skipped)
         word = "skip" if result.skipped else "ok" if result.ok else "FAIL"
-        where = f"{word:4} {result.client:24} {result.scenario:20}"
+        where = f"{word:4} {result.client:25} {result.scenario:20}"
         print(f"{where} {result.seconds:6.2f} s  {result.detail}", flush=True)
 
     server = _GivenServer(arguments.namesrv, arguments.broker, arguments.restart_command)

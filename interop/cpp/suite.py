@@ -17,7 +17,7 @@ from interop.program import cache_directory, run_alone, run_program
 from interop.results import Report, Server
 
 HERE = Path(__file__).parent
-CLIENT = "C++ in PyPI 0.4.4"
+CLIENT = "C++ (PyPI rocketmq 0.4.4)"
 
 
 def clients() -> list[str]:
