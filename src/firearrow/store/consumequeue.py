@@ -103,9 +103,13 @@ class QueueFiles:
         if pending is not None and offset >= queue.pending_start:
             start = (offset - queue.pending_start) * ENTRY_BYTES
             return bytes(pending[start : start + count * ENTRY_BYTES])
-        if pending is not None:
-            count = min(count, queue.pending_start - offset)
-        return self.read(queue.shape.name, queue.queue_id, offset, count)
+        if pending is None or offset + count <= queue.pending_start:
+            return self.read(queue.shape.name, queue.queue_id, offset, count)
+        written = queue.pending_start - offset
+        data = self.read(queue.shape.name, queue.queue_id, offset, written)
+        if len(data) < written * ENTRY_BYTES:
+            return data  # the end of a file comes first
+        return data + pending[: (count - written) * ENTRY_BYTES]
 
     def read(self, topic: str, queue_id: int, offset: int, count: int) -> bytes:
         """Entry bytes from the files; empty when the file is gone."""
