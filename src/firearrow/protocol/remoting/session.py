@@ -37,6 +37,10 @@ log = logging.getLogger(__name__)
 # Of NettyDecoder: 16 MiB including the four length bytes.
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 
+# Answers of one read are written together, but never more than this at once: a read full of small
+# pulls could otherwise make hundreds of megabytes before the connection's own limit is seen.
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+
 _PREFIX = struct.Struct(">II")
 
 
@@ -164,6 +168,7 @@ class RemotingSession:
             data = bytes(self._tail)
             self._tail = bytearray()
         answers: list[bytes] = []
+        waiting = 0
         position, end = 0, len(data)
         while end - position >= 8:
             length, word = _PREFIX.unpack_from(data, position)
@@ -177,9 +182,16 @@ class RemotingSession:
                 self._needed = stop - position
                 break
             answer = self._frame(word >> 24, data[position + 8 : header_end], data[header_end:stop])
+            position = stop
             if answer:
                 answers.append(answer)
-            position = stop
+                waiting += len(answer)
+                if waiting > ANSWER_BYTES_MAX:
+                    self.send(b"".join(answers))
+                    answers.clear()
+                    waiting = 0
+                    if self.closed:
+                        return b""
         else:
             self._needed = 8
         if position < end:
