@@ -1,4 +1,4 @@
-"""SEND_MESSAGE, SEND_MESSAGE_V2, SEND_BATCH_MESSAGE: checks, the store, the answer (remoting.md 3.2)."""
+"""SEND_MESSAGE, SEND_MESSAGE_V2, SEND_BATCH_MESSAGE: checks, the store, the answer."""
 
 from __future__ import annotations
 
@@ -83,10 +83,11 @@ class Sender:
         region = settings.region_id
         trace = "true" if settings.trace_on else "false"
         self._error_ext = {"MSG_REGION": region, "TRACE_ON": trace}
-        self._ext_head = '"extFields":{"MSG_REGION":%s,"TRACE_ON":"%s","msgId":"' % (
-            _quote(region).decode(),
-            trace,
+        quoted = _quote(region).decode()
+        self._ext_head = (
+            f'"extFields":{{"MSG_REGION":{quoted},"TRACE_ON":"{trace}","msgId":"{self._host_hex}'
         )
+        self._tail = f'"flag":1,"language":"{LANGUAGE}","opaque":'
         self._added = (
             f"CLUSTER\x01{settings.broker_cluster_name}\x02"
             f"MSG_REGION\x01{region}\x02TRACE_ON\x01{trace}\x02"
@@ -105,7 +106,8 @@ class Sender:
             return self._refuse(
                 codes.NO_PERMISSION, f"Sending message to topic[{fields.topic}] is forbidden."
             )
-        if self._settings.start_accept_send_request_time_stamp > self._clock.now_ms():
+        accept_from = self._settings.start_accept_send_request_time_stamp
+        if accept_from and accept_from > self._clock.now_ms():
             return self._refuse(codes.SYSTEM_ERROR, "the broker does not accept messages yet")
         queue_id = fields.queue_id
         if queue_id < 0:
@@ -152,17 +154,17 @@ class Sender:
         fields = request.fields
         properties, unique_key = self._complete(fields.properties or "")
         message = Message(
-            topic=fields.topic,
-            queue_id=queue_id,
-            body=request.body,
-            properties=properties.encode(),
-            born_timestamp=fields.born_timestamp,
-            born_host=request.peer.remote_packed,
-            flag=fields.flag,
-            sys_flag=fields.sys_flag,
-            reconsume_times=fields.reconsume_times or 0,
+            fields.topic,
+            queue_id,
+            request.body,
+            properties.encode(),
+            fields.born_timestamp,
+            request.peer.remote_packed,
+            fields.flag,
+            fields.sys_flag,
+            fields.reconsume_times or 0,
         )
-        if topic.name.startswith(names.RETRY_PREFIX):
+        if topic.name[0] == "%" and topic.name.startswith(names.RETRY_PREFIX):
             diverted = self._retry.divert(fields, message, request.version)
             if isinstance(diverted, Reply):
                 return Reply(diverted.code, diverted.remark, self._error_ext)
@@ -171,7 +173,7 @@ class Sender:
         if put.physical_offset < 0:
             return self._refused(put)
         self._stats.stored(topic.name, 1, put.end - put.physical_offset)
-        identity = f"{self._host_hex}{put.physical_offset:016X}"
+        identity = f"{put.physical_offset:016X}"
         if self._settings.flush_disk_type == "SYNC_FLUSH" and b"WAIT\x01false" not in (
             message.properties
         ):
@@ -202,8 +204,8 @@ class Sender:
         key = f'"{unique_key}"' if unique_key.isalnum() else _quote(unique_key).decode()
         header = (
             f'{{"code":{code},{self._ext_head}{identity}","queueId":"{queue_id}",'
-            f'"queueOffset":"{offset}","transactionId":{key}}},"flag":1,'
-            f'"language":"{LANGUAGE}","opaque":{opaque},"version":{VERSION}}}'
+            f'"queueOffset":"{offset}","transactionId":{key}}},{self._tail}{opaque},'
+            f'"version":{VERSION}}}'
         ).encode()
         size = len(header)
         return _FRAME.pack(size + 4, size) + header
@@ -267,7 +269,8 @@ class Sender:
         if put.physical_offset < 0:
             return self._refused(put)
         self._stats.stored(topic.name, len(messages), put.end - put.physical_offset)
-        identity = ",".join(f"{self._host_hex}{offset:016X}" for offset in put.physical_offsets)
+        # The first one's host part stands in the response's template.
+        identity = f",{self._host_hex}".join(f"{phy:016X}" for phy in put.physical_offsets)
         _, unique_key = self._complete(fields.properties or "")
         if self._settings.flush_disk_type == "SYNC_FLUSH":
             self._store.when_durable(

@@ -132,7 +132,7 @@ class DelayRoom(BaseRoom):
             low = self._store.min_offset(names.SCHEDULE_TOPIC, queue_id)
             high = self._store.max_offset(names.SCHEDULE_TOPIC, queue_id)
             self.progress[int(level)] = min(max(int(offset), low), max(low, high))
-        self._store.on_arrival(self._arrived)
+        self._store.on_arrival(self._arrived, names.SCHEDULE_TOPIC)
         self._running = True
         self._look()
         self._clock.call_later(self._settings.flush_delay_offset_interval / 1000, self._save_tick)
@@ -146,7 +146,7 @@ class DelayRoom(BaseRoom):
     def _arrived(
         self, topic: str, queue_id: int, offset: int, due_ms: int, phy: int, size: int
     ) -> None:
-        if topic == names.SCHEDULE_TOPIC and (self._timer is None or due_ms < self._timer_at_ms):
+        if self._timer is None or due_ms < self._timer_at_ms:
             self._wake_at(due_ms)
 
     def _wake_at(self, due_ms: int) -> None:

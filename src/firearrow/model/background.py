@@ -1,4 +1,4 @@
-"""Work that the kernel may block on (flush, create, delete), off the loop; results come back on it."""
+"""Work that the kernel may block on (flush, create, delete): off the loop, results back on it."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Message(msgspec.Struct, gc=False, kw_only=True):
+class Message(msgspec.Struct, gc=False):
     """What the store needs of a message. Bytes are as received; nothing is re-encoded."""
 
     topic: str

@@ -166,8 +166,8 @@ class Store(Protocol):
     def delete_expired(self) -> None:
         """Run retention now (DELETE_EXPIRED_COMMITLOG)."""
 
-    def on_arrival(self, listener: Arrival) -> None:
-        """Call ``listener`` for each entry that becomes readable, in log order."""
+    def on_arrival(self, listener: Arrival, topic: str | None = None) -> None:
+        """Call ``listener`` for each entry (of one topic) that becomes readable, in log order."""
 
     def load_config(self, name: str) -> Any:
         """Parsed ``config/<name>`` or its ``.bak``; ``None`` when there is neither."""

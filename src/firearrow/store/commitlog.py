@@ -25,7 +25,7 @@ from firearrow.codec.record import (
 )
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
-from firearrow.store.disk import Disk, Mapped
+from firearrow.store.disk import Buffer, Disk, Mapped
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,11 @@ class CommitLog:
         self._next: LogFile | None = None  # made ahead, while the current one fills up
         self._preparing = False
         self._reserved = 0  # physical offset up to which blocks are reserved
+        # A record that ends before this needs no look at anything: it fits in the file and in the
+        # reserved blocks, and it is not yet time to reserve more.
+        self.easy_until = 0
+        self.buffer: Buffer = bytearray()  # of the current file, which starts at buffer_start
+        self.buffer_start = 0
         self._reserving = False
         self._full_until_s = -1.0
         self.rolled: Callable[[], None] = lambda: None
@@ -122,6 +127,7 @@ class CommitLog:
         if kept and kept[-1].start <= end < kept[-1].start + self.file_bytes:
             self._current = kept[-1]
         self._reserved = end
+        self.easy_until = 0
 
     def _zero_behind(self, file: LogFile, keep: int) -> None:
         """Stale bytes could be taken for records by a broker that does not check offsets."""
@@ -137,7 +143,7 @@ class CommitLog:
 
     def position(self, size: int) -> int:
         """Physical offset where a record (or batch) of ``size`` bytes will lie; rolls and reserves
-        as needed.
+        as needed. Not needed for a record that ends before ``easy_until``.
 
         Raises:
             LogFull: no room on the disk.
@@ -151,15 +157,27 @@ class CommitLog:
             self._reserve_now(end + size + FILLER_BYTES)
         elif self._reserved - end < RESERVE_BYTES // 2 and not self._reserving:
             self._reserve_ahead()
+        self._see_far()
         return end
 
-    def write(self, phy: int, data: bytes) -> None:
-        """Write at ``position``'s answer."""
+    def _see_far(self) -> None:
         file = self._current
-        assert file is not None
-        start = phy - file.start
-        self.end = end = phy + len(data)
-        file.buffer[start : end - file.start] = data
+        if file is None:
+            self.easy_until = 0
+            return
+        self.buffer = file.buffer
+        self.buffer_start = file.start
+        ahead = self._reserved
+        if not self._reserving and (self._next is None or ahead < file.start + self.file_bytes):
+            ahead -= RESERVE_BYTES // 2
+        self.easy_until = min(ahead, file.start + self.file_bytes) - FILLER_BYTES
+
+    def write(self, phy: int, data: bytes) -> None:
+        """Write at ``end``, or at ``position``'s answer."""
+        start = phy - self.buffer_start
+        size = len(data)
+        self.buffer[start : start + size] = data
+        self.end = phy + size
 
     def _roll(self, file: LogFile | None, size: int) -> None:
         if size + FILLER_BYTES > self.file_bytes:
@@ -176,6 +194,7 @@ class CommitLog:
             except OSError as error:
                 raise self._full(error) from None
         if file is not None:
+            self.easy_until = 0
             remaining = file.start + self.file_bytes - self.end
             at = self.end - file.start
             file.buffer[at : at + FILLER_BYTES] = _FILLER.pack(remaining, MAGIC_END_OF_FILE)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from firearrow.codec.record import MAGIC_V1, MAGIC_V2, RECORD_BYTES_MIN
+from firearrow.store.api import Arrival
 from firearrow.store.disk import Disk
 
 ENTRY_BYTES: Final = 20
@@ -33,11 +34,14 @@ TagsRule = Callable[[bytes, int], int]
 class TopicShape:
     """What every record of a topic shares; one object for all its queues."""
 
-    __slots__ = ("magic", "name", "overhead", "part", "tags_rule")
+    __slots__ = ("listeners", "magic", "name", "overhead", "part", "tags_rule")
 
-    def __init__(self, name: str, tags_rule: TagsRule | None = None) -> None:
+    def __init__(
+        self, name: str, tags_rule: TagsRule | None, listeners: tuple[Arrival, ...]
+    ) -> None:
         encoded = name.encode()
         self.name = name
+        self.listeners = listeners
         self.tags_rule = tags_rule  # where the tags code is not the hash of the tag
         if len(encoded) <= TOPIC_BYTES_V1_MAX:
             self.magic = MAGIC_V1

@@ -53,6 +53,7 @@ _HEADS: Final = {
 }
 _HEAD_V4 = _HEADS[8, 8]
 _PROPERTIES_SIZE = struct.Struct(">H")
+_V6_BITS: Final = SYS_BORN_HOST_V6 | SYS_STORE_HOST_V6
 
 
 class StoreLocked(Exception):  # noqa: N818
@@ -75,6 +76,7 @@ class FileStore:
         self.settings = settings
         self.disk = disk
         self.clock = clock
+        self._now_ms = clock.now_ms
         self.background = background
         self.log = CommitLog(
             disk, f"{root}/commitlog", settings.mapped_file_size_commit_log, clock, background
@@ -91,7 +93,7 @@ class FileStore:
         self.index = KeyIndex(self)
         self.retention = retention.Retention(self)
         self.configs = configfiles.ConfigFiles(disk, f"{root}/config", background, clock)
-        self._listeners: tuple[Arrival, ...] = ()
+        self._listeners: list[tuple[str | None, Arrival]] = []
         self._unflushed: deque[tuple[ConsumeQueue, int, int, int]] = deque()
         self._tags: dict[bytes, int] = {}
         self.last_timestamp = 0
@@ -102,79 +104,91 @@ class FileStore:
     # -- append
 
     def append(self, message: Message) -> Put:
-        topic = message.topic
-        queue = self.table.get((topic, message.queue_id))
-        if queue is None:
-            error = _topic_error(topic)
-            if error:
-                return Put(PutStatus.MESSAGE_ILLEGAL, error)
-            queue = self._queue(topic, message.queue_id)
+        queue = self.table.get((message.topic, message.queue_id))
         body, properties = message.body, message.properties
-        if len(properties) > PROPERTIES_BYTES_MAX:
-            return Put(
-                PutStatus.PROPERTIES_SIZE_EXCEEDED,
-                f"{len(properties)} bytes of properties; the limit is {PROPERTIES_BYTES_MAX}",
-            )
-        if len(body) > self.settings.max_message_size:
-            return self._too_large(len(body))
-        if self.refuse_writes:
-            return Put(PutStatus.SERVICE_NOT_AVAILABLE, self.refuse_writes)
+        body_size, properties_size = len(body), len(properties)
+        if (
+            queue is None
+            or properties_size > PROPERTIES_BYTES_MAX
+            or body_size > self.settings.max_message_size
+            or self.refuse_writes
+        ):
+            refusal = self._refusal(message)
+            if refusal is not None:
+                return refusal
+            queue = self._queue(message.topic, message.queue_id)
+        shape = queue.shape
         born_host = message.born_host
         store_host = message.store_host or self.settings.store_host
         head = _HEAD_V4
-        sys_flag = message.sys_flag & ~(SYS_BORN_HOST_V6 | SYS_STORE_HOST_V6)
-        size = queue.shape.overhead + len(body) + len(properties)
-        if len(born_host) + len(store_host) != 16:
+        sys_flag = message.sys_flag
+        size = shape.overhead + body_size + properties_size
+        if len(born_host) + len(store_host) != 16 or sys_flag & _V6_BITS:
             head = _HEADS[len(born_host), len(store_host)]
             size += len(born_host) + len(store_host) - 16
-            if len(born_host) == 20:
-                sys_flag |= SYS_BORN_HOST_V6
-            if len(store_host) == 20:
-                sys_flag |= SYS_STORE_HOST_V6
-        try:
-            phy = self.log.position(size)
-        except LogFull as error:
-            return Put(PutStatus.SERVICE_NOT_AVAILABLE, str(error))
-        now = self.clock.now_ms()
+            sys_flag = _with_address_bits(sys_flag, born_host, store_host)
+        commit_log = self.log
+        phy = commit_log.end
+        if phy + size > commit_log.easy_until:
+            try:
+                phy = commit_log.position(size)
+            except LogFull as error:
+                return Put(PutStatus.SERVICE_NOT_AVAILABLE, str(error))
+        now = self._now_ms()
         if now < self.last_timestamp:
             now = self.last_timestamp
-        self.last_timestamp = now
+        else:
+            self.last_timestamp = now
         counted = not sys_flag & SYS_TRANSACTION_PREPARED  # neither prepared nor rollback
         offset = queue.next_offset if counted else 0
-        self.log.write(
+        packed = head.pack(
+            size,
+            shape.magic,
+            crc32(body) & 0x7FFFFFFF,
+            queue.queue_id,
+            message.flag,
+            offset,
             phy,
-            b"".join(
-                (
-                    head.pack(
-                        size,
-                        queue.shape.magic,
-                        crc32(body) & 0x7FFFFFFF,
-                        message.queue_id,
-                        message.flag,
-                        offset,
-                        phy,
-                        sys_flag,
-                        message.born_timestamp,
-                        born_host,
-                        now,
-                        store_host,
-                        message.reconsume_times,
-                        message.prepared_offset,
-                        len(body),
-                    ),
-                    body,
-                    queue.shape.part,
-                    _PROPERTIES_SIZE.pack(len(properties)),
-                    properties,
-                )
-            ),
+            sys_flag,
+            message.born_timestamp,
+            born_host,
+            now,
+            store_host,
+            message.reconsume_times,
+            message.prepared_offset,
+            body_size,
         )
+        part = _PROPERTIES_SIZE.pack(properties_size)
+        commit_log.write(phy, b"".join((packed, body, shape.part, part, properties)))
         if counted:
             queue.next_offset = offset + 1
-            self._dispatch(queue, phy, size, self.tags_code(queue.shape, properties, now))
+            tags_code = 0
+            if shape.tags_rule is not None or b"TAGS\x01" in properties:
+                tags_code = self.tags_code(shape, properties, now)
+            if self.settings.flush_disk_type == "ASYNC_FLUSH" and not self._unflushed:
+                self.add_entry(queue, phy, size, tags_code)
+            else:
+                self._dispatch(queue, phy, size, tags_code)
         if not self.flusher.scheduled:
             self.flusher.schedule()
         return Put(PutStatus.OK, "", phy, phy + size, offset, now)
+
+    def _refusal(self, message: Message) -> Put | None:
+        """Why the message cannot be stored, if so (storage.md 2.7)."""
+        error = _topic_error(message.topic)
+        if error:
+            return Put(PutStatus.MESSAGE_ILLEGAL, error)
+        if self.refuse_writes:
+            return Put(PutStatus.SERVICE_NOT_AVAILABLE, self.refuse_writes)
+        size = len(message.properties)
+        if size > PROPERTIES_BYTES_MAX:
+            return Put(
+                PutStatus.PROPERTIES_SIZE_EXCEEDED,
+                f"{size} bytes of properties; the limit is {PROPERTIES_BYTES_MAX}",
+            )
+        if len(message.body) > self.settings.max_message_size:
+            return self._too_large(len(message.body))
+        return None
 
     def append_batch(self, messages: list[Message]) -> Put:
         first = messages[0]
@@ -220,15 +234,14 @@ class FileStore:
     def shape(self, topic: str) -> TopicShape:
         shape = self._shapes.get(topic)
         if shape is None:
-            shape = self._shapes[topic] = TopicShape(topic, self._tags_rules.get(topic))
+            rule = self._tags_rules.get(topic)
+            shape = self._shapes[topic] = TopicShape(topic, rule, self._listeners_of(topic))
         return shape
 
     def tags_code(self, shape: TopicShape, properties: bytes, timestamp: int) -> int:
         """Java hash of the TAGS property, 0 without one; a topic may have a rule of its own."""
         if shape.tags_rule is not None:
             return shape.tags_rule(properties, timestamp)
-        if b"TAGS\x01" not in properties:
-            return 0
         tag = find_property(properties, b"TAGS")
         if tag is None:
             return 0
@@ -241,13 +254,16 @@ class FileStore:
 
     # -- dispatch: the log's record becomes readable
 
+    @property
+    def _visible_at_once(self) -> bool:
+        return self.settings.flush_disk_type != "SYNC_FLUSH"
+
     def _dispatch(self, queue: ConsumeQueue, phy: int, size: int, tags_code: int) -> None:
-        if self.settings.flush_disk_type == "SYNC_FLUSH":
-            self._unflushed.append((queue, phy, size, tags_code))
-        else:
-            if self._unflushed:  # the setting changed meanwhile: keep the order
-                self.show_flushed(phy)
+        if self._visible_at_once:
+            self.show_flushed(phy)  # the setting changed meanwhile: keep the order
             self.add_entry(queue, phy, size, tags_code)
+        else:
+            self._unflushed.append((queue, phy, size, tags_code))
 
     def show_flushed(self, flushed: int) -> None:
         """Make what the flush covered readable (storage.md 5.6: only flushed with SYNC_FLUSH)."""
@@ -265,8 +281,9 @@ class FileStore:
         else:
             pending += ENTRY.pack(phy, size, tags_code)
         queue.max_offset = offset = queue.max_offset + 1
-        for listener in self._listeners:
-            listener(queue.shape.name, queue.queue_id, offset, tags_code, phy, size)
+        shape = queue.shape
+        for listener in shape.listeners:
+            listener(shape.name, queue.queue_id, offset, tags_code, phy, size)
 
     def restore_entry(
         self, topic: str, queue_id: int, offset: int, phy: int, size: int, tags: int
@@ -503,8 +520,13 @@ class FileStore:
     def delete_expired(self) -> None:
         self.retention.run_now()
 
-    def on_arrival(self, listener: Arrival) -> None:
-        self._listeners = (*self._listeners, listener)
+    def on_arrival(self, listener: Arrival, topic: str | None = None) -> None:
+        self._listeners.append((topic, listener))
+        for name, shape in self._shapes.items():
+            shape.listeners = self._listeners_of(name)
+
+    def _listeners_of(self, name: str) -> tuple[Arrival, ...]:
+        return tuple(listener for topic, listener in self._listeners if topic in (None, name))
 
     def load_config(self, name: str) -> Any:
         return self.configs.load(name)
@@ -545,6 +567,15 @@ class FileStore:
         self.log.close()
         self.disk.remove(f"{self.root}/abort")
         self.disk.unlock()
+
+
+def _with_address_bits(sys_flag: int, born_host: bytes, store_host: bytes) -> int:
+    sys_flag &= ~_V6_BITS
+    if len(born_host) == 20:
+        sys_flag |= SYS_BORN_HOST_V6
+    if len(store_host) == 20:
+        sys_flag |= SYS_STORE_HOST_V6
+    return sys_flag
 
 
 def _int32(value: int) -> int:

@@ -95,12 +95,17 @@ class Dispatcher:
         try:
             return handler(request)
         except Exception as error:  # the peer must get an answer, the log the traceback
-            log.exception("request %s from %s failed", request.code, request.peer.remote)
-            return Reply(codes.SYSTEM_ERROR, f"{type(error).__name__}: {error}")
+            return _failed(request, error)
+
+
+def _failed(request: Request[Any], error: Exception) -> Reply:
+    log.error("request %s from %s failed", request.code, request.peer.remote, exc_info=error)
+    return Reply(codes.SYSTEM_ERROR, f"{type(error).__name__}: {error}")
 
 
 # '{"code":10,"' and '{"code":310,' are both 12 bytes: enough to tell every code.
 _TYPED_PREFIX_BYTES: Final = 12
+_SHORTEST_TYPED: Final = 8 + _TYPED_PREFIX_BYTES
 
 
 Done = Callable[[Header | None, bytes], None]  # (None, b"") when there was no answer
@@ -167,9 +172,16 @@ class RemotingSession:
                 return b""
             data = bytes(self._tail)
             self._tail = bytearray()
+        end = len(data)
+        if end >= _SHORTEST_TYPED:  # mostly it is exactly one frame of a well-known request
+            length, word = _PREFIX.unpack_from(data)
+            if length + 4 == end and word < end - 7:
+                return self._frame(0, data[8 : 8 + word], data[8 + word :]) or b""
+        return self._frames(data, end)
+
+    def _frames(self, data: bytes, end: int) -> bytes:
         answers: list[bytes] = []
-        waiting = 0
-        position, end = 0, len(data)
+        position = waiting = 0
         while end - position >= 8:
             length, word = _PREFIX.unpack_from(data, position)
             if not 4 <= length <= FRAME_BYTES_MAX - 4:
@@ -196,26 +208,28 @@ class RemotingSession:
             self._needed = 8
         if position < end:
             self._tail += data[position:]
-        if len(answers) == 1:
-            return answers[0]
-        return b"".join(answers)
+        return answers[0] if len(answers) == 1 else b"".join(answers)
 
     def _frame(self, serialize_type: int, header: bytes, body: bytes) -> bytes | None:
         dispatcher = self._dispatcher
-        typed = dispatcher.typed.get(header[:_TYPED_PREFIX_BYTES]) if not serialize_type else None
-        if typed is not None:
+        typed = dispatcher.typed.get(header[:_TYPED_PREFIX_BYTES])
+        if typed is not None and not serialize_type:
             try:
                 request = typed[0](header)
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 pass  # an unusual peer: the tolerant way below decides
             else:
-                flag = request.flag
-                if not flag & FLAG_RESPONSE:
+                if not request.flag & FLAG_RESPONSE:
                     request.body = body
                     request.peer = self
                     request.header = header
-                    answer = dispatcher.call(typed[1], request)
-                    return self._encoded(request.opaque, flag, answer)
+                    try:
+                        answer = typed[1](request)
+                    except Exception as error:  # the peer must get an answer
+                        answer = _failed(request, error)
+                    if answer.__class__ is bytes and not request.flag:
+                        return answer
+                    return self._encoded(request.opaque, request.flag, answer)
         decoded = decode_header(serialize_type, header)
         if decoded.flag & FLAG_RESPONSE:
             self._answered(decoded, body)
