@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/apache/rocketmq-client-go/v2/admin"
 	"github.com/apache/rocketmq-client-go/v2/primitive"
@@ -127,6 +128,9 @@ func sendOneWay(w *world) (string, error) {
 		return "", err
 	}
 	defer p.Shutdown()
+	// A broker that started just now may drop what waits 200 ms while every scenario begins at once,
+	// and one-way nobody hears of it.
+	time.Sleep(3 * time.Second)
 	want := bodies("one-way", 20)
 	for _, body := range want {
 		if err := p.SendOneWay(background, primitive.NewMessage(topic, []byte(body))); err != nil {
