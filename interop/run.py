@@ -1,0 +1,144 @@
+"""Run unmodified RocketMQ clients against a server and print a table, client by scenario."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol, cast
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # so that `python interop/run.py` works from anywhere
+
+from interop.results import Report, Result, Server  # noqa: E402
+from interop.servers import FirearrowServer, JavaServer  # noqa: E402
+
+
+class Suite(Protocol):
+    """A suite module; results.py tells what each function does."""
+
+    def clients(self) -> list[str]: ...
+    def unavailable(self) -> str | None: ...
+    def prepare(self) -> None: ...
+    def run(self, namesrv: str, report: Report, server: Server) -> None: ...
+
+
+class _NoRestart:
+    """The server, for ``--quick``: the restart scenarios report themselves as skipped."""
+
+    def __init__(self, server: Server) -> None:
+        self.namesrv, self.broker, self.name = server.namesrv, server.broker, server.name
+
+    def restart(self) -> None:
+        raise NotImplementedError("--quick restarts nothing")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--server", choices=["firearrow", "java"], default="firearrow")
+    names = ",".join(sorted(path.parent.name for path in HERE.glob("*/suite.py")))
+    parser.add_argument("--suite", default=names, help=f"comma-separated, of {names}")
+    parser.add_argument("--client", default="", help="only clients with this in their title")
+    parser.add_argument("--quick", action="store_true", help="no restart, one client of a suite")
+    parser.add_argument("--json", type=Path, help="write every result to this file")
+    parser.add_argument("--markdown", action="store_true", help="the table as Markdown")
+    return parser.parse_args()
+
+
+def _wanted(suite: Suite, part: str, quick: bool) -> list[str]:
+    titles = [title for title in suite.clients() if part.lower() in title.lower()]
+    return titles[:1] if quick else titles
+
+
+def _run_suite(name: str, options: argparse.Namespace, report: Report, server: Server) -> None:
+    """Run one suite; whatever stops it becomes a result of its clients."""
+    suite = cast(Suite, importlib.import_module(f"interop.{name}.suite"))
+    titles = _wanted(suite, options.client, options.quick)
+    if not titles:
+        return
+
+    def every_client(detail: str, skipped: bool) -> None:
+        for title in titles:
+            report(Result(title, "(all)", False, 0.0, detail, skipped))
+
+    reason = suite.unavailable()
+    if reason is not None:
+        every_client(reason, skipped=True)
+        return
+    if choose := getattr(suite, "choose", None):
+        choose(titles)
+    try:
+        suite.prepare()
+        suite.run(server.namesrv, report, _NoRestart(server) if options.quick else server)
+    except Exception as error:
+        every_client(f"the suite broke off: {error!r}", skipped=False)
+
+
+def run(options: argparse.Namespace) -> tuple[str, list[Result]]:
+    """The server's name, and one result for each client and scenario."""
+    results: list[Result] = []
+
+    def report(result: Result) -> None:
+        results.append(result)
+        word = f"{_word(result):4} {result.client:28} {result.scenario:22}"
+        print(f"{word} {result.seconds:6.2f} s  {result.detail}", file=sys.stderr, flush=True)
+
+    with FirearrowServer() if options.server == "firearrow" else JavaServer() as server:
+        for name in options.suite.split(","):
+            _run_suite(name, options, report, server)
+    return server.name, results
+
+
+def _word(result: Result) -> str:
+    return "skip" if result.skipped else "ok" if result.ok else "FAIL"
+
+
+def _cells(results: Iterable[Result]) -> list[list[str]]:
+    """Scenarios down, clients across; empty where a client has no such scenario."""
+    found = {(result.client, result.scenario): _word(result) for result in results}
+    clients = list(dict.fromkeys(client for client, _ in found))
+    scenarios = list(dict.fromkeys(scenario for _, scenario in found))
+    head = ["", *clients]
+    return [head] + [[s, *(found.get((c, s), "") for c in clients)] for s in scenarios]
+
+
+def table(results: Iterable[Result], markdown: bool) -> str:
+    """The table client by scenario, as Markdown or in aligned columns."""
+    rows = _cells(results)
+    if markdown:
+        rows.insert(1, ["---"] * len(rows[0]))
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _notes(results: Iterable[Result]) -> str:
+    """What stands behind the cells: reasons first, then measured figures."""
+    noted = sorted((r for r in results if r.detail), key=lambda r: r.ok)
+    return "\n".join(
+        f"{_word(r)}: {r.client}, {r.scenario}: {' '.join(r.detail.split())}" for r in noted
+    )
+
+
+def main() -> int:
+    options = _arguments()
+    started = time.monotonic()
+    server, results = run(options)
+    print(f"\nServer: {server}; {time.monotonic() - started:.0f} s\n")
+    print(table(results, options.markdown))
+    print(f"\n{_notes(results)}\n")
+    if options.json is not None:
+        document = {"server": server, "results": [asdict(result) for result in results]}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    count = [_word(result) for result in results].count
+    print(f"interop: {count('ok')} passed, {count('FAIL')} failed, {count('skip')} skipped")
+    return 1 if count("FAIL") or not results else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
