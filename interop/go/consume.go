@@ -33,6 +33,24 @@ func (w *world) sendAll(topic string, list []string, shape func(i int, m *primit
 	return nil
 }
 
+func pushConcurrent(w *world) (string, error) {
+	topic, err := w.topic("concurrent", 4)
+	if err != nil {
+		return "", err
+	}
+	b := &inbox{}
+	c, err := w.pushInto(b, topic, everything, consumer.WithConsumeMessageBatchMaxSize(4))
+	if err != nil {
+		return "", err
+	}
+	defer c.Shutdown()
+	want := bodies("concurrent", 200)
+	if err := w.sendAll(topic, want, nil); err != nil {
+		return "", err
+	}
+	return "", b.expect(want)
+}
+
 func pushOrderly(w *world) (string, error) {
 	topic, err := w.topic("orderly", 4)
 	if err != nil {

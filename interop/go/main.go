@@ -41,6 +41,7 @@ var scenarios = []scenario{
 	{"send by selector", sendBySelector},
 	{"send batch", sendBatch},
 	{"compressed body", compressedBody},
+	{"push concurrent", pushConcurrent},
 	{"push orderly", pushOrderly},
 	{"push broadcast", pushBroadcast},
 	{"tags", tags},
