@@ -7,6 +7,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.protocol.test_session import BINARY_105, Server, json_frame
 
 from firearrow.codec import lenient_json
 from firearrow.codec.batch import BatchError, decode_batch
@@ -16,7 +17,6 @@ from firearrow.codec.properties import find_property, format_properties, parse_p
 from firearrow.codec.record import RecordError, decode_record, split_records
 from firearrow.model.network import SessionError
 from firearrow.protocol.remoting.headers import decode_header
-from tests.unit.protocol.test_session import BINARY_105, Server, json_frame
 
 # storage.md 2.12
 RECORD = bytes.fromhex(
@@ -56,7 +56,9 @@ def test_a_session_answers_or_ends(data: bytes, size: int) -> None:
         pass
     server = Server()
     try:
-        pieces = b"".join(server.session.receive(data[i : i + size]) for i in range(0, len(data), size))
+        pieces = b"".join(
+            server.session.receive(data[i : i + size]) for i in range(0, len(data), size)
+        )
     except SessionError:
         pass
     assert (whole is None) == (pieces is None)
@@ -148,7 +150,7 @@ def test_any_bytes_are_properties(data: bytes) -> None:
 
 
 @settings(max_examples=300)
-@given(st.binary(max_size=60) | st.text("{}[]\",:01e.-truefalsn\\ ").map(str.encode))
+@given(st.binary(max_size=60) | st.text('{}[]",:01e.-truefalsn\\ ').map(str.encode))
 def test_lenient_json(data: bytes) -> None:
     try:
         lenient_json.loads(data)

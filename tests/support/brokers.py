@@ -119,7 +119,8 @@ class Connection:
             data = data[4 + length :]
         return frames
 
-    def call(self, code: int, ext: dict[str, Any] | None = None, body: bytes = b"", **more: Any
+    def call(
+        self, code: int, ext: dict[str, Any] | None = None, body: bytes = b"", **more: Any
     ) -> Answered:
         """Send a request and take its answer, which must be there at once."""
         self.received()
@@ -133,7 +134,8 @@ class Connection:
 
     # -- requests that many tests need
 
-    def produce(self, topic: str, body: bytes = b"hello", queue_id: int = 0, **more: Any
+    def produce(
+        self, topic: str, body: bytes = b"hello", queue_id: int = 0, **more: Any
     ) -> Answered:
         return self.call(310, send_fields(topic, queue_id, **more), body)
 

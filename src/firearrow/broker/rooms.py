@@ -15,7 +15,8 @@ class Room(Protocol):
 
     # Property marks, such as b"DELAY\x01": ``before_store`` is called only for messages whose
     # properties contain one of them, so ordinary messages pay a substring search.
-    marks: tuple[bytes, ...]
+    @property
+    def marks(self) -> tuple[bytes, ...]: ...
 
     def routes(self) -> Mapping[int, Route]:
         """The request codes that the room answers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import click
 
 from firearrow import __version__
 
+Command = Callable[..., Any]
+
 STARTED = time.monotonic()
 
 
-def _options(*options: Any) -> Any:
-    def apply(command: Any) -> Any:
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
         return command

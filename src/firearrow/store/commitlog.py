@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from firearrow.codec.record import (
     MAGIC_END_OF_FILE,
@@ -25,7 +25,7 @@ from firearrow.codec.record import (
 )
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
-from firearrow.store.disk import Buffer, Disk, Mapped
+from firearrow.store.disk import Disk, Mapped
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class CommitLog:
         # A record that ends before this needs no look at anything: it fits in the file and in the
         # reserved blocks, and it is not yet time to reserve more.
         self.easy_until = 0
-        self.buffer: Buffer = bytearray()  # of the current file, which starts at buffer_start
+        self.buffer: Any = b""  # of the current file, which starts at buffer_start
         self.buffer_start = 0
         self._reserving = False
         self._full_until_s = -1.0
@@ -130,10 +130,9 @@ class CommitLog:
         self.easy_until = 0
 
     def _zero_behind(self, file: LogFile, keep: int) -> None:
-        """Stale bytes could be taken for records by a broker that does not check offsets."""
-        probe = file.buffer[keep : keep + 64 * 1024]
-        if probe.count(0) == len(probe):
-            return
+        """Stale bytes would be records again once new ones end where they begin. After a power
+        failure they may stand behind any stretch of zeros, so looking a little ahead says nothing.
+        """
         file.mapped.close()
         self._disk.truncate(file.path, keep, self.file_bytes)
         file.mapped = self._disk.map(file.path, self.file_bytes)
@@ -317,8 +316,8 @@ class CommitLog:
         born_v6 = data[39] & 0x10
         return int(_I8.unpack_from(data, 68 if born_v6 else 56)[0])
 
-    def scan(self, phy: int) -> tuple[Record | None, int]:
-        """For recovery: (record, next position), (``None``, next file's start) at a filler, or
+    def scan(self, phy: int, *, check_crc: bool = True) -> tuple[Record | None, int]:
+        """(record, next position), (``None``, next file's start) at a filler, or
         (``None``, -1) where no valid record stands. Ignores ``end``; checks everything."""
         for file in self.files:
             if file.start <= phy < file.start + self.file_bytes:
@@ -340,7 +339,7 @@ class CommitLog:
             return None, -1
         data = file.buffer[start : start + size]
         try:
-            return decode_record(data, check_crc=True), phy + size
+            return decode_record(data, check_crc=check_crc), phy + size
         except RecordError:
             return None, -1
 

@@ -547,6 +547,7 @@ class FileStore:
         self.disk.write(f"{self.root}/abort", str(os.getpid()).encode())
         self.queue_flusher.start()
         self.retention.start()
+        self.index.note_growth()
 
     def save_checkpoint(self) -> None:
         checkpoint.save(self.disk, f"{self.root}/checkpoint", self.checkpoint)

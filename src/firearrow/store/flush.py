@@ -83,6 +83,7 @@ class Flusher:
         store.log.flushed = max(store.log.flushed, end)
         store.checkpoint.log_time = timestamp
         store.show_flushed(end)
+        store.index.note_growth()
         while self._waiting and self._waiting[0][0] <= end:
             self._waiting.popleft()[2](True)
 

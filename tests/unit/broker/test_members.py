@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from tests.support.brokers import Connection, World
 
 from firearrow.model import codes
-from tests.support.brokers import Connection, World
 
 NOTIFY = 40
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.support.brokers import Connection, World, pull_fields
 
 from firearrow.config import BrokerSettings
 from firearrow.model import codes
 from firearrow.model.group import Group
 from firearrow.model.topic import Topic
-from tests.support.brokers import Connection, World, pull_fields
 
 
 def test_messages_come_back_as_they_were_sent(client: Connection) -> None:

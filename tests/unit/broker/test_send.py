@@ -6,12 +6,12 @@ import struct
 from pathlib import Path
 
 import pytest
+from tests.support.brokers import Connection, World, properties_of, send_fields
 
 from firearrow.codec.message_id import parse_offset_message_id
 from firearrow.config import BrokerSettings
 from firearrow.model import codes
 from firearrow.model.topic import Topic
-from tests.support.brokers import Connection, World, properties_of, send_fields
 
 
 def test_a_first_send_makes_the_topic_after_its_template(world: World, client: Connection) -> None:
@@ -72,9 +72,7 @@ def test_a_read_only_topic_still_takes_messages(world: World, client: Connection
     assert client.produce("orders").code == codes.SUCCESS
 
 
-def test_an_ordered_topic_needs_the_broker_to_be_writable(
-    world: World, client: Connection
-) -> None:
+def test_an_ordered_topic_needs_the_broker_to_be_writable(world: World, client: Connection) -> None:
     world.core.topics.create(Topic(name="ordered", order=True))
     world.settings.broker_permission = 4
     assert client.produce("ordered").code == codes.NO_PERMISSION

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.support.brokers import Connection, World, properties_of
 
 from firearrow.config import BrokerSettings
 from firearrow.features.delay import LevelError, parse_levels
-from tests.support.brokers import Connection, World, properties_of
 
 SCHEDULE = "SCHEDULE_TOPIC_XXXX"
 

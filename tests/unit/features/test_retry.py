@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from tests.support.brokers import Connection, World, properties_of
+
 from firearrow.model import codes
 from firearrow.model.group import Group
-from tests.support.brokers import Connection, World, properties_of
 
 
 def produce(client: Connection) -> int:

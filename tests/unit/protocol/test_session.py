@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.brokers import FakePeer
 
 from firearrow.model import codes
 from firearrow.model.clock import VirtualClock
@@ -15,7 +16,6 @@ from firearrow.protocol.remoting.command import Answer, Reply, Request
 from firearrow.protocol.remoting.headers import decode_header, encode_request
 from firearrow.protocol.remoting.requests import REQUESTS, QueueOfTopic
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
-from tests.support.brokers import FakePeer
 
 GET_MAX_OFFSET = 30
 
@@ -34,9 +34,7 @@ class Server:
         self.clock = VirtualClock()
         self.peer = FakePeer(1)
         self.seen: list[Request[Any]] = []
-        routes = {
-            code: Route(*REQUESTS[code], self.handle) for code in (GET_MAX_OFFSET, 105, 310)
-        }
+        routes = {code: Route(*REQUESTS[code], self.handle) for code in (GET_MAX_OFFSET, 105, 310)}
         self.session = RemotingSession(self.peer, Dispatcher(routes), self.clock)
 
     def handle(self, request: Request[Any]) -> Answer:
