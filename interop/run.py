@@ -41,6 +41,7 @@ class _NoRestart:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", choices=["firearrow", "java"], default="firearrow")
+    parser.add_argument("--ports", help="NAMESRV,BROKER: listen there, not on the usual ports")
     names = ",".join(sorted(path.parent.name for path in HERE.glob("*/suite.py")))
     parser.add_argument("--suite", default=names, help=f"comma-separated, of {names}")
     parser.add_argument("--client", default="", help="only clients with this in their title")
@@ -88,7 +89,8 @@ def run(options: argparse.Namespace) -> tuple[str, list[Result]]:
         word = f"{_word(result):4} {result.client:28} {result.scenario:22}"
         print(f"{word} {result.seconds:6.2f} s  {result.detail}", file=sys.stderr, flush=True)
 
-    with FirearrowServer() if options.server == "firearrow" else JavaServer() as server:
+    ports = [int(port) for port in options.ports.split(",")] if options.ports else []
+    with {"firearrow": FirearrowServer, "java": JavaServer}[options.server](*ports) as server:
         for name in options.suite.split(","):
             _run_suite(name, options, report, server)
     return server.name, results

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -169,6 +172,7 @@ class JavaServer(_LocalServer):
             "enablePropertyFilter=true",
         ]
         self._java("broker", "512m", "org.apache.rocketmq.broker.BrokerStartup", lines)
+        self._await_route()
 
     def _java(self, name: str, heap: str, main: str, lines: list[str]) -> None:
         jars = fetch_jars(JAVA_VERSION, "rocketmq-namesrv", "rocketmq-broker")
@@ -178,3 +182,23 @@ class JavaServer(_LocalServer):
         command += [f"-Duser.home={self.directory}", f"-Drocketmq.home.dir={self.directory}"]
         command += ["-cp", f"{jars}/*", main, "-c", str(settings)]
         self._running.append(_Process(command, "boot success", self.directory / f"{name}.out"))
+
+    def _await_route(self) -> None:
+        """A broker says it is up before the name server has its topics."""
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not _has_route(self.namesrv_port, "TBW102"):
+            if time.monotonic() > deadline:
+                raise ServerError("the broker never registered with the name server")
+            time.sleep(0.1)
+
+
+def _has_route(namesrv_port: int, topic: str) -> bool:
+    """Ask the name server for a route (request 105); a code other than 0 means there is none."""
+    header = {"code": 105, "language": "OTHER", "version": 0, "opaque": 1, "flag": 0}
+    encoded = json.dumps({**header, "extFields": {"topic": topic}}).encode()
+    frame = struct.pack(">II", 4 + len(encoded), len(encoded)) + encoded
+    with socket.create_connection(("127.0.0.1", namesrv_port), timeout=5) as connection:
+        connection.sendall(frame)
+        with connection.makefile("rb") as answer:
+            _, header_size = struct.unpack(">II", answer.read(8))
+            return bool(json.loads(answer.read(header_size & 0xFFFFFF))["code"] == 0)

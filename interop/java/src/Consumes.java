@@ -142,6 +142,7 @@ final class Consumes {
     static String litePull(World world) throws Exception {
         DefaultMQProducer producer = world.producer();
         SendResult first = producer.send(world.message("t", "key-0", "0"));
+        World.awaitRoute(producer, world.topic);
         MessageQueue queue = first.getMessageQueue();
         long middle = 0;
         for (int i = 1; i < 10; i++) {
@@ -209,14 +210,7 @@ final class Consumes {
         String topic = "%DLQ%" + world.group;
         MessageQueue queue =
             new MessageQueue(topic, result.getMessageQueue().getBrokerName(), 0);
-        // The topic is made with the first dead letter; its route takes a moment.
-        World.until("a route of " + topic, () -> {
-            try {
-                return !producer.fetchPublishMessageQueues(topic).isEmpty();
-            } catch (org.apache.rocketmq.client.exception.MQClientException notYet) {
-                return false;
-            }
-        });
+        World.awaitRoute(producer, topic);
         DefaultLitePullConsumer pull = world.litePull();
         pull.assign(List.of(queue));
         pull.seek(queue, 0);
@@ -224,7 +218,7 @@ final class Consumes {
         World.until("a dead letter", () -> dead.addAll(pull.poll(100)));
         World.same("dead letters", 1, dead.size());
         World.same("topic", topic, dead.get(0).getTopic());
-        World.same("origin topic", world.topic, dead.get(0).getProperty("DLQ_ORIGIN_TOPIC"));
+        World.same("origin topic", world.topic, dead.get(0).getProperty("RETRY_TOPIC"));
         retried(world, sent, result, dead.get(0));
         return "";
     }

@@ -115,6 +115,7 @@ final class Sends {
         List<Message> sent = messages(world);
         List<SendResult> results = new ArrayList<>();
         results.add(producer.send(sent.get(0)));
+        World.awaitRoute(producer, world.topic);
         List<MessageQueue> queues = producer.fetchPublishMessageQueues(world.topic);
         World.same("queues", 4, queues.size());
         for (int i = 1; i < COUNT; i++) {

@@ -11,6 +11,7 @@ import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
@@ -30,6 +31,7 @@ final class World implements AutoCloseable {
     final String group;
     private final List<Runnable> closers = new ArrayList<>();
     private int instances;
+    private DefaultMQProducer lastProducer;
 
     World(String namesrv, String run, String scenario) {
         this.namesrv = namesrv;
@@ -50,10 +52,28 @@ final class World implements AutoCloseable {
         producer.setSendMsgTimeout(8000);
         producer.start();
         closers.add(producer::shutdown);
+        lastProducer = producer;
         return producer;
     }
 
+    /**
+     * Waits until the name server knows the topic: a broker tells it of a new topic a moment after
+     * it acknowledged the first message, and a consumer that starts in between looks again in 30 s.
+     */
+    static void awaitRoute(DefaultMQProducer producer, String topic) throws Exception {
+        until("a route of " + topic, () -> {
+            try {
+                return !producer.fetchPublishMessageQueues(topic).isEmpty();
+            } catch (MQClientException notYet) {
+                return false;
+            }
+        });
+    }
+
     DefaultMQPushConsumer pushConsumer(String tags) throws Exception {
+        if (lastProducer != null) {
+            awaitRoute(lastProducer, topic);
+        }
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(group);
         consumer.setNamesrvAddr(namesrv);
         consumer.setInstanceName(instance());
