@@ -84,6 +84,8 @@ def _run_row(row: Row, home: Path, namesrv: str, report: Report, server: Server)
     java = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx384m"]
     java += [f"-Duser.home={home}", f"-Drocketmq.client.logRoot={home}/logs"]
     java += [f"-Drocketmq.client.localOffsetStoreDir={home}/offsets"]
+    # A 5.5.0 consumer whose first sharing-out raced its start looks again after this (20 s else).
+    java += ["-Drocketmq.client.rebalance.waitInterval=8000"]
     java += [f"-Drocketmq.serialize.type={row.headers}"]
     classpath = ["-cp", f"{_classes(row)}:{row.jars}/*"]
     listed = subprocess.run(

@@ -187,6 +187,11 @@ final class Consumes {
     /** One retry after a second, then the dead-letter topic of the group. */
     static String deadLetter(World world) throws Exception {
         DefaultMQProducer producer = world.producer();
+        // The broker makes the retry topic when the group first shows up; a push consumer that
+        // looked for its route before that looks again in 30 s, so another member comes first.
+        DefaultLitePullConsumer first = world.litePull();
+        World.awaitRoute(producer, "%RETRY%" + world.group);
+        first.shutdown();
         Message sent = world.message("t", "key-dead", "nobody wants it");
         SendResult result = producer.send(sent);
         BlockingQueue<MessageExt> inbox = new LinkedBlockingQueue<>();

@@ -127,9 +127,13 @@ final class World implements AutoCloseable {
 
     /** The first true, or a failure after the usual wait. */
     static void until(String what, Callable<Boolean> condition) throws Exception {
-        long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(WAIT_SECONDS);
+        until(WAIT_SECONDS, what, condition);
+    }
+
+    static void until(int seconds, String what, Callable<Boolean> condition) throws Exception {
+        long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(seconds);
         while (!condition.call()) {
-            check(System.nanoTime() < deadline, "not in " + WAIT_SECONDS + " s: " + what);
+            check(System.nanoTime() < deadline, "not in " + seconds + " s: " + what);
             Thread.sleep(20);
         }
     }
