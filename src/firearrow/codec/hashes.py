@@ -26,7 +26,8 @@ def unsigned_java_hash(text: str) -> int:
         encoded = text.encode("utf-16-be", "surrogatepass")
         units = tuple(int.from_bytes(encoded[i : i + 2]) for i in range(0, len(encoded), 2))
     if len(units) <= _POWERS_MAX:
-        return sum(map(mul, units, _POWERS[_POWERS_MAX - len(units) :])) & 0xFFFFFFFF
+        total: int = sum(map(mul, units, _POWERS[_POWERS_MAX - len(units) :]))
+        return total & 0xFFFFFFFF
     value = 0
     for unit in units:
         value = (31 * value + unit) & 0xFFFFFFFF
