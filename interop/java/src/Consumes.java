@@ -189,13 +189,16 @@ final class Consumes {
         DefaultMQProducer producer = world.producer();
         // The broker makes the retry topic when the group first shows up; a push consumer that
         // looked for its route before that looks again in 30 s, so another member comes first.
-        DefaultLitePullConsumer first = world.litePull();
+        producer.send(world.message("other", "key-other", "makes the topic"));
+        DefaultMQPushConsumer first = world.pushConsumer("t");
+        first.registerMessageListener(World.into(new LinkedBlockingQueue<>()));
+        first.start();
         World.awaitRoute(producer, "%RETRY%" + world.group);
         first.shutdown();
         Message sent = world.message("t", "key-dead", "nobody wants it");
         SendResult result = producer.send(sent);
         BlockingQueue<MessageExt> inbox = new LinkedBlockingQueue<>();
-        DefaultMQPushConsumer consumer = world.pushConsumer("*");
+        DefaultMQPushConsumer consumer = world.pushConsumer("t");
         consumer.setMaxReconsumeTimes(1);
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
             inbox.addAll(messages);
