@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 import pytest
@@ -50,17 +51,13 @@ def damaged(draw: st.DrawFn, original: bytes) -> bytes:
 @given(st.binary(max_size=200) | damaged(VALID), st.integers(1, 50))
 def test_a_session_answers_or_ends(data: bytes, size: int) -> None:
     whole = pieces = None
-    try:
+    with contextlib.suppress(SessionError):
         whole = Server().session.receive(data)
-    except SessionError:
-        pass
     server = Server()
-    try:
+    with contextlib.suppress(SessionError):
         pieces = b"".join(
             server.session.receive(data[i : i + size]) for i in range(0, len(data), size)
         )
-    except SessionError:
-        pass
     assert (whole is None) == (pieces is None)
     if whole is not None:
         assert pieces == whole
@@ -69,10 +66,8 @@ def test_a_session_answers_or_ends(data: bytes, size: int) -> None:
 @settings(max_examples=500)
 @given(st.integers(0, 3), st.binary(max_size=200) | damaged(BINARY_105[8:]))
 def test_headers(kind: int, data: bytes) -> None:
-    try:
+    with contextlib.suppress(SessionError):
         decode_header(kind, data)
-    except SessionError:
-        pass
 
 
 def test_the_record_of_the_reference() -> None:
@@ -89,14 +84,10 @@ def test_the_record_of_the_reference() -> None:
 @given(st.binary(max_size=200) | damaged(RECORD))
 def test_records(data: bytes) -> None:
     for check_crc in (False, True):
-        try:
+        with contextlib.suppress(RecordError):
             decode_record(data, check_crc=check_crc)
-        except RecordError:
-            pass
-    try:
+    with contextlib.suppress(RecordError):
         assert b"".join(split_records(data)) == data
-    except RecordError:
-        pass
 
 
 @given(st.integers(0, len(RECORD) * 8 - 1))
@@ -152,10 +143,8 @@ def test_any_bytes_are_properties(data: bytes) -> None:
 @settings(max_examples=300)
 @given(st.binary(max_size=60) | st.text('{}[]",:01e.-truefalsn\\ ').map(str.encode))
 def test_lenient_json(data: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         lenient_json.loads(data)
-    except ValueError:
-        pass
 
 
 def test_the_json_of_java() -> None:
@@ -170,7 +159,7 @@ def test_the_json_of_java() -> None:
 
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, b"{0:" * 100_000])
 def test_deep_json_is_an_error(data: bytes) -> None:
-    with pytest.raises(ValueError, match="nested|value|recursion|deep"):
+    with pytest.raises(ValueError, match=r"nested|value|recursion|deep"):
         lenient_json.loads(data)
 
 

@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 
 PROPERTIES_BYTES_MAX: Final = 32767
 RETRY_TOPIC_BYTES_MAX: Final = 255
-RECORD_SLACK_BYTES: Final = 64 * 1024  # a record may be so much longer than maxMessageSize
 TAG_CACHE_ENTRIES_MAX: Final = 65536
 
 # Record heads for every mix of IPv4 and IPv6 addresses: total size ... body length.
@@ -99,6 +98,7 @@ class FileStore:
         self.last_timestamp = 0
         self._hot_bytes = _memory_bytes() * settings.access_message_in_memory_max_ratio // 100
         self.refuse_writes = ""  # why nothing may be appended now
+        self.flush_failure = ""  # the disk failed: nothing may be appended until a restart
         self.closed = False
 
     # -- append
@@ -112,6 +112,7 @@ class FileStore:
             or properties_size > PROPERTIES_BYTES_MAX
             or body_size > self.settings.max_message_size
             or self.refuse_writes
+            or self.flush_failure
         ):
             refusal = self._refusal(message)
             if refusal is not None:
@@ -178,8 +179,8 @@ class FileStore:
         error = _topic_error(message.topic)
         if error:
             return Put(PutStatus.MESSAGE_ILLEGAL, error)
-        if self.refuse_writes:
-            return Put(PutStatus.SERVICE_NOT_AVAILABLE, self.refuse_writes)
+        if self.refuse_writes or self.flush_failure:
+            return Put(PutStatus.SERVICE_NOT_AVAILABLE, self.flush_failure or self.refuse_writes)
         size = len(message.properties)
         if size > PROPERTIES_BYTES_MAX:
             return Put(
@@ -191,30 +192,21 @@ class FileStore:
         return None
 
     def append_batch(self, messages: list[Message]) -> Put:
-        first = messages[0]
-        error = _topic_error(first.topic)
-        if error:
-            return Put(PutStatus.MESSAGE_ILLEGAL, error)
-        queue = self._queue(first.topic, first.queue_id)
         total = 0
         for message in messages:
-            if len(message.properties) > PROPERTIES_BYTES_MAX:
-                return Put(PutStatus.PROPERTIES_SIZE_EXCEEDED, "properties of a batch item")
-            total += queue.shape.overhead + len(message.body) + len(message.properties) + 24
-        if total > self.settings.max_message_size + RECORD_SLACK_BYTES * len(messages):
-            return self._too_large(total)
+            refusal = self._refusal(message)
+            if refusal is not None:
+                return refusal
+            shape = self.shape(message.topic)
+            total += shape.overhead + len(message.body) + len(message.properties)
+            total += len(message.born_host) - 8 + len(self.settings.store_host) - 8
         try:
             self.log.position(total)  # all of it fits in this file, or the next one is opened
         except LogFull as full:
             return Put(PutStatus.SERVICE_NOT_AVAILABLE, str(full))
-        puts = []
-        for message in messages:
-            put = self.append(message)
-            if put.physical_offset < 0:
-                # Cannot happen after the checks above but for a refusal of the first one.
-                return put
-            puts.append(put)
+        puts = [self.append(message) for message in messages]
         result = puts[0]
+        assert puts[-1].physical_offset >= 0, "a batch that was checked is stored whole"
         result.end = puts[-1].end
         result.physical_offsets = tuple(put.physical_offset for put in puts)
         return result
@@ -552,11 +544,20 @@ class FileStore:
     def save_checkpoint(self) -> None:
         checkpoint.save(self.disk, f"{self.root}/checkpoint", self.checkpoint)
 
+    def _abandon(self) -> None:
+        """End without a checkpoint: ``abort`` stays, and the next start recovers."""
+        self.configs.close()
+        self.log.close()
+        self.disk.unlock()
+
     def close(self) -> None:
         """Flush everything (blocks), then mark the store as cleanly closed."""
         if self.closed:
             return
         self.closed = True
+        if self.flush_failure:
+            self._abandon()
+            return
         self.flusher.flush_now()
         self.show_flushed(self.log.end)
         self.queue_flusher.flush_now()

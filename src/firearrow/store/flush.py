@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RETRY_S: Final = 1.0
 WATCH_S: Final = 0.5
 
 
@@ -27,7 +26,6 @@ class Flusher:
         self._store = store
         self.scheduled = False  # a flush will follow what is appended now
         self._running = False
-        self._failed = False
         self._waiting: deque[tuple[int, float, Callable[[bool], None]]] = deque()
         self._watching = False
 
@@ -43,6 +41,9 @@ class Flusher:
     def wait(self, end: int, done: Callable[[bool], None]) -> None:
         """Call ``done`` when the log is flushed up to ``end``, or not in time."""
         store = self._store
+        if store.flush_failure:
+            done(False)
+            return
         deadline = store.clock.monotonic() + store.settings.sync_flush_timeout / 1000
         self._waiting.append((end, deadline, done))
         if not self.scheduled:
@@ -52,7 +53,7 @@ class Flusher:
             store.clock.call_later(WATCH_S, self._watch)
 
     def _start(self) -> None:
-        if self._running or self._store.closed:
+        if self._running or self._store.closed or self._store.flush_failure:
             return
         self._running = True
         self.scheduled = True
@@ -73,7 +74,6 @@ class Flusher:
         if error is not None:
             self._failing(error)
             return
-        self._failed = False
         self._flushed(end, timestamp)
         if self._store.log.end > end:
             self.schedule()
@@ -88,16 +88,19 @@ class Flusher:
             self._waiting.popleft()[2](True)
 
     def _failing(self, error: OSError) -> None:
-        if not self._failed:
-            log.error(
-                "cannot flush the commit log in %s: %s. What was acknowledged without waiting for "
-                "the disk is at risk; check the disk",
-                self._store.log.root,
-                error.strerror,
-            )
-        self._failed = True
-        self.scheduled = True
-        self._store.clock.call_later(RETRY_S, self._start)
+        """A failed sync cannot be repeated: the kernel may have dropped the pages and marked them
+        clean, so that the next sync succeeds without having written them. Nothing more is called
+        durable, nothing more is accepted, and the next start recovers what the disk really has."""
+        store = self._store
+        log.error(
+            "cannot flush the commit log in %s: %s. What was acknowledged since the last flush may "
+            "not be on the disk; no more messages are accepted. Check the disk, then restart",
+            store.log.root,
+            error.strerror,
+        )
+        store.flush_failure = f"the disk failed: {error.strerror}"
+        while self._waiting:
+            self._waiting.popleft()[2](False)
 
     def _watch(self) -> None:
         """Answer those for whom the flush takes too long."""

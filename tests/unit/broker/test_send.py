@@ -168,6 +168,18 @@ def test_a_broken_batch_is_refused_whole(client: Connection, body: bytes) -> Non
     assert client.call(30, {"topic": "orders", "queueId": 0}).ext["offset"] == "1"
 
 
+def test_a_batch_with_one_message_that_is_too_large_is_refused_whole(
+    world: World, client: Connection
+) -> None:
+    world.settings.max_message_size = 10_000
+    world.store.settings.max_message_size = 1000
+    client.produce("orders")
+    body = batch((b"small", b""), (bytes(2000), b""))
+    answer = client.call(320, send_fields("orders", batch=True), body)
+    assert answer.code == codes.MESSAGE_ILLEGAL
+    assert world.store.max_offset("orders", 0) == 1
+
+
 def test_a_batch_can_be_neither_delayed_nor_a_retry(client: Connection) -> None:
     body = batch((b"a", b""))
     fields = send_fields("orders", batch=True, properties="DELAY\x011\x02")
