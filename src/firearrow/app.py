@@ -17,7 +17,7 @@ import msgspec
 
 from firearrow.broker.broker import Broker, Core
 from firearrow.broker.registration import NameServerLink, Registrar, RemoteNameServer
-from firearrow.config import BrokerSettings
+from firearrow.config import BrokerSettings, as_properties, replace_in_file, update
 from firearrow.features.delay import DelayRoom, DueTimes, LevelError, parse_levels
 from firearrow.features.retry import RetryRoom
 from firearrow.model import names
@@ -48,6 +48,11 @@ DRAIN_S: Final = 3.0
 UNREGISTER_S: Final = 3.0
 FREE_PORT_TRIES: Final = 20
 ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, not bound
+
+
+STORE_SETTINGS: Final = frozenset(
+    field.name for field in msgspec.structs.fields(StoreSettings) if field.name != "store_host"
+)
 
 
 class StartError(Exception):
@@ -240,6 +245,9 @@ class Server:
             settings, store, core.writer, core.topics, core.groups, core.locks, core.stats
         )
         delay = DelayRoom(settings, self._due_times, store, self.clock)
+        core.properties = lambda: as_properties(settings)
+        core.update = lambda wanted: self._update_settings(wanted, store)
+        core.delay_progress = delay.progress_by_level
         self.broker = broker = Broker(core, retry, [retry, delay])
         store.start()
         self._stack.callback(broker.stop)
@@ -249,6 +257,19 @@ class Server:
         broker.start()
         self._register(core, host, port)
         self._addresses["broker"] = _shown(plan.host, listener)
+
+    def _update_settings(self, wanted: Mapping[str, str], store: FileStore) -> Mapping[str, str]:
+        """UPDATE_BROKER_CONFIG: counts at once, and stands in the file for the next start."""
+        settings = self.plan.settings
+        changed = update(settings, wanted)
+        for name in STORE_SETTINGS:
+            setattr(store.settings, name, getattr(settings, name))
+        if changed and self.plan.config_path is not None:
+            file = Path(self.plan.config_path)
+            _write(file, replace_in_file(file.read_text("utf-8"), changed).encode())
+        if "brokerPermission" in changed and self.registrar is not None:
+            self.registrar.register_all()
+        return changed
 
     def _register(self, core: Core, host: str, port: int) -> None:
         plan, settings = self.plan, self.plan.settings
@@ -306,6 +327,9 @@ class Server:
             self.registrar.stop(gone.set)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gone.wait(), UNREGISTER_S)
+        if self.broker is not None:
+            # Whoever waits hears something now: some clients would wait out their own time-out.
+            self.broker.long_poll.wake_all()
 
 
 class LocalNameServer:
@@ -346,8 +370,7 @@ class LocalNameServer:
 
 def store_settings(settings: BrokerSettings) -> StoreSettings:
     """The store's share of the broker's settings."""
-    shared = {f.name for f in msgspec.structs.fields(StoreSettings)} - {"store_host"}
-    return StoreSettings(**{name: getattr(settings, name) for name in shared})
+    return StoreSettings(**{name: getattr(settings, name) for name in STORE_SETTINGS})
 
 
 def _shown(host: str, listener: Listener) -> str:

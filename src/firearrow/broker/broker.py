@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
+from firearrow.broker.admin.clients import ClientAdmin, ClientAdminSettings
+from firearrow.broker.admin.consumption import ConsumptionAdmin
+from firearrow.broker.admin.groups import GroupAdmin
+from firearrow.broker.admin.reset import ResetAdmin, ResetSettings
+from firearrow.broker.admin.runtime import RuntimeAdmin, Update
+from firearrow.broker.admin.topics import TopicAdmin, TopicAdminSettings
 from firearrow.broker.client_requests import ClientRequests, ClientSettings
 from firearrow.broker.groups import Groups, GroupSettings
 from firearrow.broker.long_poll import LongPoll
@@ -32,6 +38,9 @@ NOT_ON_FAST_PORT: Final = frozenset({11, 361, 200050, 200052, 200054, 200055})
 
 
 class Settings(
+    ClientAdminSettings,
+    ResetSettings,
+    TopicAdminSettings,
     ClientSettings,
     GroupSettings,
     MemberSettings,
@@ -54,13 +63,18 @@ class Core:
         self.clock = clock
         self.address = address
         self.store_host = pack_address(*address)
-        self.stats = BrokerStats(clock)
+        self.stats = BrokerStats(clock, settings.broker_cluster_name)
         self.topics = Topics(settings, store, clock)
         self.groups = Groups(settings, store, clock)
         self.offsets = ConsumerOffsets(settings, store, clock)
         self.members = Members(settings, clock)
         self.locks = QueueLocks(clock)
         self.writer = Writer(store)
+
+        # What the composition root connects: the settings as texts, and the delay room's progress.
+        self.properties: Callable[[], dict[str, Any]] = dict
+        self.update: Update = dict
+        self.delay_progress: Callable[[], Mapping[int, tuple[int, int]]] = dict
 
     def load(self) -> None:
         """Read the tables from the store."""
@@ -137,9 +151,73 @@ class Broker:
             46: clients.check_config,
         }
         routes = table(handlers)
+        routes.update(table(self._admin_handlers()))
         for room in self._rooms:
             routes.update(room.routes())
         return routes
+
+    def _admin_handlers(self) -> dict[int, Handler]:
+        core = self.core
+        address = f"{core.address[0]}:{core.address[1]}"
+        topics = TopicAdmin(core.settings, core.topics, core.offsets, core.store, address)
+        groups = GroupAdmin(core.groups, core.offsets)
+        consumption = ConsumptionAdmin(
+            core.settings,
+            core.store,
+            core.topics,
+            core.groups,
+            core.members,
+            core.offsets,
+            core.stats,
+            address,
+        )
+        clients = ClientAdmin(core.settings, core.store, core.groups, core.members)
+        reset = ResetAdmin(
+            core.settings, core.store, core.topics, core.groups, core.members, core.offsets
+        )
+        runtime = RuntimeAdmin(
+            core.store, core.stats, core.clock, core.properties, core.update, core.delay_progress
+        )
+        return {
+            17: topics.create,
+            18: topics.create_list,
+            21: topics.get_all,
+            25: runtime.update_config,
+            26: runtime.get_config,
+            28: runtime.info,
+            43: consumption.all_offsets,
+            45: runtime.delay_offsets,
+            200: groups.update,
+            201: groups.get_all,
+            202: topics.stats,
+            203: clients.consumers,
+            204: clients.producers,
+            207: groups.delete,
+            208: consumption.consume_stats,
+            215: topics.delete,
+            222: reset.reset,
+            223: clients.status,
+            225: groups.update_list,
+            300: consumption.groups_of,
+            303: consumption.time_span,
+            305: topics.system_topics,
+            306: topics.nothing,
+            307: clients.running_info,
+            308: consumption.correction,
+            309: clients.consume_directly,
+            314: consumption.clone,
+            315: runtime.broker_stats,
+            316: topics.clean_unused,
+            317: consumption.broker_consume_stats,
+            328: clients.all_producers,
+            329: topics.delete_expired,
+            343: consumption.topics_of,
+            345: consumption.subscription,
+            351: topics.get,
+            352: groups.get,
+            353: groups.forbid,
+            907: runtime.ha_status,
+        }
 
     def fast_routes(self) -> dict[int, Route]:
         """What the fast port serves."""

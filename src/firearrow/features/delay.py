@@ -209,6 +209,13 @@ class DelayRoom(BaseRoom):
 
     # -- progress
 
+    def progress_by_level(self) -> dict[int, tuple[int, int]]:
+        """Next and last offset of every level that was used."""
+        return {
+            level: (offset, self._store.max_offset(names.SCHEDULE_TOPIC, level - 1))
+            for level, offset in sorted(self.progress.items())
+        }
+
     def _save_tick(self) -> None:
         if self._running:
             self._save()

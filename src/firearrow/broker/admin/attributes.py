@@ -1,0 +1,90 @@
+"""Attributes of topics and groups: ``+key=value`` sets, ``-key`` removes (behaviour.md 21.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+
+class AttributeChangeError(ValueError):
+    """A change that is not allowed; the text says which and why."""
+
+
+class Attribute(NamedTuple):
+    """One known key."""
+
+    valid: Callable[[str], bool]
+    changeable: bool
+
+
+def _one_of(*values: str) -> Callable[[str], bool]:
+    return lambda value: value in values
+
+
+def _number(low: int, high: int) -> Callable[[str], bool]:
+    return lambda value: value.lstrip("-").isdigit() and low <= int(value) <= high
+
+
+TOPIC_ATTRIBUTES: Final = {
+    "queue.type": Attribute(_one_of("SimpleCQ", "BatchCQ"), changeable=False),
+    "cleanup.policy": Attribute(_one_of("DELETE", "COMPACTION"), changeable=False),
+    "message.type": Attribute(
+        _one_of(
+            "NORMAL", "UNSPECIFIED", "FIFO", "DELAY", "TRANSACTION", "MIXED", "PRIORITY", "LITE"
+        ),
+        changeable=True,
+    ),
+    "reserve.time": Attribute(_number(-1, (1 << 63) - 1), changeable=True),
+}
+
+
+def parse(text: str | None) -> dict[str, str]:
+    """``+a=b,-c`` as a table whose keys keep their sign."""
+    changes: dict[str, str] = {}
+    for piece in (text or "").split(","):
+        if not piece.strip():
+            continue
+        key, _, value = piece.strip().partition("=")
+        if not key.startswith(("+", "-")) or len(key) < 2:
+            raise AttributeChangeError(
+                f"{piece.strip()}: write +key=value to set an attribute, -key to remove one"
+            )
+        if key.lstrip("+-") in {k.lstrip("+-") for k in changes}:
+            raise AttributeChangeError(f"{piece.strip()}: key duplication")
+        changes[key] = value
+    return changes
+
+
+def apply(
+    current: Mapping[str, str],
+    changes: Mapping[str, str],
+    known: Mapping[str, Attribute],
+    *,
+    creating: bool,
+) -> dict[str, str]:
+    """The attributes after the changes.
+
+    Raises:
+        AttributeChangeError: unknown key, bad value, or not allowed now.
+    """
+    result = dict(current)
+    for signed, value in changes.items():
+        sign, key = signed[0], signed[1:]
+        attribute = known.get(key)
+        if attribute is None:
+            raise AttributeChangeError(f"unsupported key: {key}")
+        if sign == "-":
+            if creating:
+                raise AttributeChangeError(f"only add attribute is supported while creating: {key}")
+            if key not in result:
+                raise AttributeChangeError(f"attempt to delete a nonexistent key: {key}")
+            if not attribute.changeable:
+                raise AttributeChangeError(f"attempt to update an unchangeable attribute: {key}")
+            del result[key]
+            continue
+        if not attribute.valid(value):
+            raise AttributeChangeError(f"{value} is no value for {key}")
+        if not creating and not attribute.changeable and result.get(key) != value:
+            raise AttributeChangeError(f"attempt to update an unchangeable attribute: {key}")
+        result[key] = value
+    return result

@@ -1,0 +1,200 @@
+"""Requests about topics (behaviour.md 21.1)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from firearrow.broker.admin.attributes import (
+    TOPIC_ATTRIBUTES,
+    AttributeChangeError,
+    apply,
+    parse,
+)
+from firearrow.broker.offsets import ConsumerOffsets
+from firearrow.broker.topics import Topics
+from firearrow.codec import lenient_json
+from firearrow.model import codes, names
+from firearrow.model.topic import Topic
+from firearrow.protocol.remoting import bodies
+from firearrow.protocol.remoting.command import Answer, NoFields, Reply, Request
+from firearrow.protocol.remoting.requests import CreateTopic, TablePage, TopicName
+from firearrow.store.api import Store
+
+
+class TopicAdminSettings(Protocol):
+    broker_name: str
+    clear_retry_topic_when_delete_topic: bool
+    enable_mixed_message_type: bool
+    validate_system_topic_when_update_topic: bool
+
+
+class TopicAdmin:
+    """Handlers."""
+
+    def __init__(
+        self,
+        settings: TopicAdminSettings,
+        topics: Topics,
+        offsets: ConsumerOffsets,
+        store: Store,
+        address: str,
+    ) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._offsets = offsets
+        self._store = store
+        self._address = address
+
+    def create(self, request: Request[CreateTopic]) -> Answer:
+        """UPDATE_AND_CREATE_TOPIC (17)."""
+        fields = request.fields
+        existing = self._topics.table.get(fields.topic)
+        try:
+            attributes = apply(
+                existing.attributes if existing else {},
+                parse(fields.attributes),
+                TOPIC_ATTRIBUTES,
+                creating=existing is None,
+            )
+        except AttributeChangeError as error:
+            return Reply(codes.SYSTEM_ERROR, str(error))
+        topic = Topic(
+            name=fields.topic,
+            read_queues=fields.read_queues,
+            write_queues=fields.write_queues,
+            perm=fields.perm,
+            filter_type=fields.filter_type,
+            sys_flag=fields.sys_flag or 0,
+            order=fields.order,
+            attributes=attributes,
+        )
+        refusal = self._refusal(topic)
+        if refusal is not None:
+            return refusal
+        self._topics.create(topic)
+        return Reply()
+
+    def create_list(self, request: Request[NoFields]) -> Answer:
+        """UPDATE_AND_CREATE_TOPIC_LIST (18)."""
+        try:
+            body = lenient_json.loads(request.body)
+            topics = msgspec.convert(body["topicConfigList"], list[Topic])
+        except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+            return Reply(codes.SYSTEM_ERROR, f"unreadable list of topics: {error}")
+        for topic in topics:
+            refusal = self._refusal(topic)
+            if refusal is not None:
+                return refusal
+        self._topics.create_all(topics)
+        return Reply()
+
+    def _refusal(self, topic: Topic) -> Reply | None:
+        error = names.topic_error(topic.name)
+        if error is not None:
+            return Reply(codes.INVALID_PARAMETER, error)
+        if self._settings.validate_system_topic_when_update_topic and self._topics.is_system(
+            topic.name
+        ):
+            return Reply(
+                codes.INVALID_PARAMETER,
+                f"The topic[{topic.name}] is conflict with system topic.",
+            )
+        if (
+            topic.attributes.get("message.type") == "MIXED"
+            and not self._settings.enable_mixed_message_type
+        ):
+            return Reply(codes.INVALID_PARAMETER, "MIXED message type is not supported.")
+        return None
+
+    def delete(self, request: Request[TopicName]) -> Answer:
+        """DELETE_TOPIC_IN_BROKER (215)."""
+        name = request.fields.topic
+        if not name.strip():
+            return Reply(codes.INVALID_PARAMETER, "The specified topic is blank.")
+        if self._settings.validate_system_topic_when_update_topic and self._topics.is_system(name):
+            return Reply(
+                codes.INVALID_PARAMETER, f"The topic[{name}] is conflict with system topic."
+            )
+        if self._settings.clear_retry_topic_when_delete_topic:
+            for group in self._offsets.groups_of(name):
+                for separator in ("_", "+"):
+                    retry = f"{names.RETRY_PREFIX}{group}{separator}{name}"
+                    if retry in self._topics.table:
+                        self._drop(retry)
+        self._drop(name)
+        return Reply()
+
+    def _drop(self, name: str) -> None:
+        self._topics.delete(name)
+        self._offsets.delete_topic(name)
+
+    def get(self, request: Request[TopicName]) -> Answer:
+        """GET_TOPIC_CONFIG (351)."""
+        topic = self._topics.table.get(request.fields.topic)
+        if topic is None:
+            return Reply(
+                codes.TOPIC_NOT_EXIST, f"No topic in this broker. topic: {request.fields.topic}"
+            )
+        return Reply(body=bodies.encode(topic))
+
+    def get_all(self, request: Request[TablePage]) -> Answer:
+        """GET_ALL_TOPIC_CONFIG (21)."""
+        fields = request.fields
+        table = self._topics.table
+        ext = {"totalTopicNum": str(len(table))}
+        if fields.topic_seq is not None and fields.max_topics:
+            chosen = list(table)[fields.topic_seq : fields.topic_seq + fields.max_topics]
+            table = {name: table[name] for name in chosen}
+        body: dict[str, Any] = {
+            "dataVersion": self._topics.version,
+            "mappingDataVersion": {"counter": 0, "stateVersion": 0, "timestamp": 0},
+            "topicConfigTable": table,
+            "topicQueueMappingDetailMap": {},
+            "topicQueueMappingInfoMap": {},
+        }
+        return Reply(ext=ext, body=bodies.encode(body))
+
+    def stats(self, request: Request[TopicName]) -> Answer:
+        """GET_TOPIC_STATS_INFO (202): bounds of every queue."""
+        topic = self._topics.table.get(request.fields.topic)
+        if topic is None:
+            return Reply(codes.TOPIC_NOT_EXIST, f"topic[{request.fields.topic}] not exist")
+        entries = []
+        for queue_id in range(max(topic.read_queues, topic.write_queues)):
+            low = self._store.min_offset(topic.name, queue_id)
+            high = self._store.max_offset(topic.name, queue_id)
+            updated = self._store.store_time(topic.name, queue_id, high - 1) if high > 0 else 0
+            entries.append(
+                (
+                    bodies.queue_key(self._settings.broker_name, queue_id, topic.name),
+                    {
+                        "lastUpdateTimestamp": max(updated, 0),
+                        "maxOffset": high,
+                        "minOffset": low,
+                    },
+                )
+            )
+        body = b'{"offsetTable":' + bodies.queue_map(entries) + b',"topicPutTps":0.0}'
+        return Reply(body=body)
+
+    def system_topics(self, request: Request[NoFields]) -> Answer:
+        """GET_SYSTEM_TOPIC_LIST_FROM_BROKER (305)."""
+        return Reply(body=bodies.topic_list(self._topics.system_topics(), self._address))
+
+    def clean_unused(self, request: Request[NoFields]) -> Answer:
+        """CLEAN_UNUSED_TOPIC (316): queue files of topics that are no more."""
+        for topic in {topic for topic, _ in self._store.queues()}:
+            if topic not in self._topics.table and not self._topics.is_system(topic):
+                self._store.delete_topic(topic)
+        return Reply()
+
+    def nothing(self, request: Request[NoFields]) -> Answer:
+        """CLEAN_EXPIRED_CONSUMEQUEUE (306): consume queues follow the log by themselves."""
+        return Reply()
+
+    def delete_expired(self, request: Request[NoFields]) -> Answer:
+        """DELETE_EXPIRED_COMMITLOG (329)."""
+        self._store.delete_expired()
+        return Reply()
