@@ -1,4 +1,4 @@
-"""The broker about itself: runtime information, configuration, statistics (behaviour.md 20, 21.5)."""
+"""The broker about itself: runtime, configuration, statistics (behaviour.md 20, 21.5)."""
 
 from __future__ import annotations
 
