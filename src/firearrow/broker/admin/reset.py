@@ -1,30 +1,28 @@
-"""Setting a group's offsets from outside: INVOKE_BROKER_TO_RESET_OFFSET (behaviour.md 11.1)."""
+"""Setting a group's offsets from outside (behaviour.md 11.1)."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from firearrow.broker.groups import Groups
 from firearrow.broker.members import Members
 from firearrow.broker.offsets import ConsumerOffsets
 from firearrow.broker.topics import Topics
 from firearrow.model import codes
+from firearrow.model.topic import Topic
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import Answer, Reply, Request
 from firearrow.protocol.remoting.requests import RESET_CONSUMER_CLIENT_OFFSET, ResetOffset
 from firearrow.store.api import Store
 
-PUSHED_SINCE: Final = 28  # V3_0_7_SNAPSHOT, the first client that knows the push
-
 
 class ResetSettings(Protocol):
     broker_name: str
-    broker_role: str
     use_server_side_reset_offset: bool
 
 
-class OffsetReset:
-    """The handler, in both modes."""
+class ResetAdmin:
+    """Handler of INVOKE_BROKER_TO_RESET_OFFSET."""
 
     def __init__(
         self,
@@ -42,104 +40,86 @@ class OffsetReset:
         self._members = members
         self._offsets = offsets
 
-    def handle(self, request: Request[ResetOffset]) -> Answer:
+    def reset(self, request: Request[ResetOffset]) -> Answer:
         """INVOKE_BROKER_TO_RESET_OFFSET (222)."""
-        if self._settings.use_server_side_reset_offset:
-            return self._by_server(request.fields)
-        return self._by_clients(request.fields)
-
-    # -- the server remembers the new offsets until the next pull
-
-    def _by_server(self, fields: ResetOffset) -> Reply:
-        if self._settings.broker_role == "SLAVE":
-            return Reply(codes.SYSTEM_ERROR, "Can not reset offset in slave broker")
+        fields = request.fields
         topic = self._topics.table.get(fields.topic)
         if topic is None:
             return Reply(codes.TOPIC_NOT_EXIST, f"Topic {fields.topic} does not exist")
         if fields.group not in self._groups.table:
             return Reply(codes.SUBSCRIPTION_GROUP_NOT_EXIST, f"Group {fields.group} does not exist")
+        if topic.read_queues <= 0:
+            return Reply(codes.SYSTEM_ERROR, f"Topic {topic.name} has no queue to read")
+        if not self._settings.use_server_side_reset_offset:
+            return self._push_to_clients(fields, topic)
+        found = self._targets(fields, topic)
+        if isinstance(found, Reply):
+            return found
+        for queue_id, offset in found.items():
+            self._offsets.reset(topic.name, fields.group, queue_id, offset)
+        return Reply(body=self._body(topic.name, found))
+
+    def _targets(self, fields: ResetOffset, topic: Topic) -> dict[int, int] | Reply:
         if fields.queue_id < 0:
-            wanted = {q: self._by_time(fields, q) for q in range(topic.read_queues)}
-        elif fields.offset is None or fields.offset == -1:
-            wanted = {fields.queue_id: self._by_time(fields, fields.queue_id)}
+            return {
+                queue_id: self._by_time(topic.name, queue_id, fields.timestamp)
+                for queue_id in range(topic.read_queues)
+            }
+        offset = -1 if fields.offset is None else fields.offset
+        if offset == -1:
+            offset = self._by_time(topic.name, fields.queue_id, fields.timestamp)
         else:
-            low = self._store.min_offset(fields.topic, fields.queue_id)
-            high = self._store.max_offset(fields.topic, fields.queue_id)
-            if not low <= fields.offset <= high + 1:
+            low = self._store.min_offset(topic.name, fields.queue_id)
+            high = self._store.max_offset(topic.name, fields.queue_id)
+            if not low <= offset <= high + 1:
                 return Reply(
                     codes.SYSTEM_ERROR,
-                    f"Target offset {fields.offset} not in consume queue range [{low}-{high}]",
+                    f"Target offset {offset} not in consume queue range [{low}-{high}]",
                 )
-            wanted = {fields.queue_id: fields.offset}
-        if not wanted:
-            return Reply(codes.SYSTEM_ERROR, "No queues to reset.")
-        for queue_id, offset in wanted.items():
-            self._offsets.reset(fields.topic, fields.group, queue_id, offset)
-        return Reply(body=self._body(fields.topic, wanted))
+        return {fields.queue_id: offset}
 
-    def _by_time(self, fields: ResetOffset, queue_id: int) -> int:
-        if fields.timestamp < 0:
-            return self._store.max_offset(fields.topic, queue_id)
-        return self._store.search_offset(fields.topic, queue_id, fields.timestamp, upper=False)
+    def _by_time(self, topic: str, queue_id: int, timestamp: int) -> int:
+        if timestamp < 0:
+            return self._store.max_offset(topic, queue_id)
+        return self._store.search_offset(topic, queue_id, timestamp, upper=False)
 
-    # -- every member resets itself
+    def _body(self, topic: str, offsets: dict[int, int]) -> bytes:
+        name = self._settings.broker_name
+        entries = [(bodies.queue_key(name, q, topic), offset) for q, offset in offsets.items()]
+        return b'{"offsetTable":' + bodies.queue_map(entries) + b"}"
 
-    def _by_clients(self, fields: ResetOffset) -> Reply:
-        topic = self._topics.table.get(fields.topic)
-        if topic is None:
-            return Reply(
-                codes.SYSTEM_ERROR, f"[reset-offset] reset offset failed, no topic {fields.topic}"
-            )
-        wanted: dict[int, int] = {}
-        for queue_id in range(topic.write_queues):
-            stored = self._offsets.find(fields.topic, fields.group, queue_id)
-            if stored is None:
-                return Reply(
-                    codes.SYSTEM_ERROR,
-                    f"THe consumer group <{fields.group}> not exist",
-                )
-            new = self._by_time(fields, queue_id)
-            wanted[queue_id] = new if fields.is_force or new < stored else stored
+    def _push_to_clients(self, fields: ResetOffset, topic: Topic) -> Reply:
+        """The way before 5.0: every member is told, and commits the new offsets itself."""
         group = self._members.consumers.get(fields.group)
-        clients = list(group.clients.values()) if group else []
-        if not clients:
+        if group is None:
             return Reply(
                 codes.CONSUMER_NOT_ONLINE,
                 f"Consumer not online, so can not reset offset, Group: {fields.group} "
-                f"Topic: {fields.topic} Timestamp: {fields.timestamp}",
+                f"Topic: {topic.name}",
             )
-        old = next((client for client in clients if client.version < PUSHED_SINCE), None)
-        if old is not None:
-            return Reply(
-                codes.SYSTEM_ERROR,
-                f"the client does not support this feature. version={old.version}",
-            )
+        offsets = {}
+        for queue_id in range(topic.write_queues):
+            current = self._offsets.find(topic.name, fields.group, queue_id)
+            if current is None:
+                return Reply(codes.SYSTEM_ERROR, f"THe consumer group <{fields.group}> not exist")
+            target = self._by_time(topic.name, queue_id, fields.timestamp)
+            offsets[queue_id] = target if fields.is_force or target < current else current
         ext = {
-            "topic": fields.topic,
             "group": fields.group,
             "timestamp": str(fields.timestamp),
-            "isForce": "true" if fields.is_force else "false",
+            "topic": topic.name,
         }
-        for client in clients:
-            for_cpp = client.language == "CPP"
-            body = self._array(fields.topic, wanted) if for_cpp else self._body(
-                fields.topic, wanted
-            )
-            client.caller.notify(RESET_CONSUMER_CLIENT_OFFSET, ext, body)
-        return Reply(body=self._body(fields.topic, wanted))
-
-    # -- bodies
-
-    def _body(self, topic: str, offsets: dict[int, int]) -> bytes:
-        broker = self._settings.broker_name
-        rows = [(bodies.queue_key(broker, q, topic), offset) for q, offset in offsets.items()]
-        return b'{"offsetTable":' + bodies.queue_map(rows) + b"}"
+        body = self._body(topic.name, offsets)
+        for client in group.clients.values():
+            for_client = self._array(topic.name, offsets) if client.language == "CPP" else body
+            client.caller.notify(RESET_CONSUMER_CLIENT_OFFSET, ext, for_client)
+        return Reply(body=body)
 
     def _array(self, topic: str, offsets: dict[int, int]) -> bytes:
-        """C++ reads only this form."""
-        broker = self._settings.broker_name
+        """C++ reads no map with objects as keys."""
+        name = self._settings.broker_name
         rows = [
-            {"brokerName": broker, "offset": offset, "queueId": queue_id, "topic": topic}
+            {"brokerName": name, "offset": offset, "queueId": queue_id, "topic": topic}
             for queue_id, offset in offsets.items()
         ]
         return bodies.encode({"offsetTable": rows})
