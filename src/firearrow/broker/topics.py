@@ -54,6 +54,8 @@ class Topics:
         self._store = store
         self._clock = clock
         self.table: dict[str, Topic] = {}
+        # Those that any client may send to without a further look: what nearly every send needs.
+        self.plain: dict[str, Topic] = {}
         self.get = self.table.get
         self.version = DataVersion()
         self.changed: Callable[[list[Topic]], None] = lambda topics: None
@@ -65,7 +67,7 @@ class Topics:
         self.version = msgspec.convert(saved.get("dataVersion") or {}, DataVersion)
         for name, config in (saved.get("topicConfigTable") or {}).items():
             try:
-                self.table[name] = msgspec.convert({"topicName": name, **config}, Topic)
+                self._set(msgspec.convert({"topicName": name, **config}, Topic))
             except msgspec.ValidationError as error:
                 log.error("topic %s in %s is unreadable and left out: %s", name, TOPICS_FILE, error)
         for note in self._store.config_notes(TOPICS_FILE):
@@ -77,10 +79,21 @@ class Topics:
     def _replay(self, note: Any) -> None:
         """A change that was noted, but not saved before a kill."""
         if isinstance(note, dict) and "deleted" in note:
-            self.table.pop(note["deleted"], None)
+            self._forget(note["deleted"])
         else:
-            topic = msgspec.convert(note, Topic)
-            self.table[topic.name] = topic
+            self._set(msgspec.convert(note, Topic))
+
+    def _set(self, topic: Topic) -> None:
+        self.table[topic.name] = topic
+        watched = topic.order or topic.name[:1] == "%"
+        if watched or topic.name in names.CLIENTS_MAY_NOT_SEND_TO:
+            self.plain.pop(topic.name, None)
+        else:
+            self.plain[topic.name] = topic
+
+    def _forget(self, name: str) -> bool:
+        self.plain.pop(name, None)
+        return self.table.pop(name, None) is not None
 
     def _built_in(self) -> Iterator[Topic]:
         settings = self._settings
@@ -189,7 +202,7 @@ class Topics:
 
     def delete(self, name: str) -> None:
         """Forget the topic and its queues; an unknown one is no error."""
-        if self.table.pop(name, None) is not None:
+        if self._forget(name):
             self.version = self.version.next(self._clock.now_ms())
             self._store.note_config(TOPICS_FILE, _encode({"deleted": name}))
             self._store.save_config(TOPICS_FILE, self.chunks())
@@ -205,7 +218,7 @@ class Topics:
 
     def _put(self, topics: list[Topic]) -> None:
         for topic in topics:
-            self.table[topic.name] = topic
+            self._set(topic)
         self.version = self.version.next(self._clock.now_ms())
         for topic in topics:
             self._store.note_config(TOPICS_FILE, _encode(topic))

@@ -171,13 +171,6 @@ class CommitLog:
             ahead -= RESERVE_BYTES // 2
         self.easy_until = min(ahead, file.start + self.file_bytes) - FILLER_BYTES
 
-    def write(self, phy: int, data: bytes) -> None:
-        """Write at ``end``, or at ``position``'s answer."""
-        start = phy - self.buffer_start
-        size = len(data)
-        self.buffer[start : start + size] = data
-        self.end = phy + size
-
     def _roll(self, file: LogFile | None, size: int) -> None:
         if size + FILLER_BYTES > self.file_bytes:
             raise LogFull(

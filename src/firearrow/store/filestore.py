@@ -160,7 +160,11 @@ class FileStore:
             body_size,
         )
         part = _PROPERTIES_SIZE.pack(properties_size)
-        commit_log.write(phy, b"".join((packed, body, shape.part, part, properties)))
+        start = phy - commit_log.buffer_start
+        commit_log.buffer[start : start + size] = b"".join(
+            (packed, body, shape.part, part, properties)
+        )
+        commit_log.end = phy + size
         if counted:
             queue.next_offset = offset + 1
             tags_code = 0
