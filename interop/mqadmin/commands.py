@@ -1,0 +1,99 @@
+"""The mqadmin commands that are compared, in order: later ones see what earlier ones did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. ``{broker}``, ``{name}``, ``{id}``, ``{key}`` and ``{clients}`` are filled in."""
+
+    words: str
+    title: str = ""
+    unordered: bool = False  # lines come in the order of a hash table
+    keys_only: bool = False  # of lines "key : value"; the values are the server's own
+    subset: bool = False  # our lines' keys must be among Java's: settings of Java's own are not ours
+    compared: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.title or self.words.split()[0]
+
+
+TOPIC = "MqadminTopic"
+GROUP = "MqadminGroup"
+PRODUCERS = "MqadminProducers"
+COUNT = 10
+
+COMMANDS = [
+    Command("updateTopic -c DefaultCluster -t MqadminTopic -r 4 -w 4"),
+    Command(
+        "updateTopic -b {broker} -t MqadminOther -r 2 -w 2 -a +message.type=FIFO",
+        "updateTopic, attributes",
+    ),
+    Command("updateTopic -b {broker} -t TBW102", "updateTopic, system topic"),
+    Command("updateTopic -b {broker} -t MqadminOther -a +no.such=1", "updateTopic, bad attribute"),
+    Command("updateSubGroup -c DefaultCluster -g MqadminGroup"),
+    Command("updateSubGroup -b {broker} -g MqadminSecond -r 3 -d false", "updateSubGroup, options"),
+    Command("@produce {namesrv} MqadminProducers MqadminTopic 10", compared=False),
+    Command("@consume {namesrv} MqadminGroup MqadminTopic 10", compared=False),
+    Command("clusterList"),
+    Command("topicList", unordered=True),
+    Command("topicList -c", "topicList with groups", unordered=True),
+    Command("topicRoute -t MqadminTopic"),
+    Command("topicRoute -t MqadminTopic -l", "topicRoute, list"),
+    Command("topicRoute -t NoSuchTopic", "topicRoute, unknown"),
+    Command("topicClusterList -t MqadminTopic"),
+    Command("topicStatus -t MqadminTopic"),
+    Command("topicStatus -t NoSuchTopic", "topicStatus, unknown"),
+    Command("brokerStatus -b {broker}", keys_only=True),
+    Command("brokerConsumeStats -b {broker}", unordered=True),
+    Command("consumerProgress", unordered=True),
+    Command("consumerProgress -g MqadminGroup", "consumerProgress, group"),
+    Command("consumerProgress -g NoSuchGroup", "consumerProgress, unknown"),
+    Command("consumerConnection -g MqadminGroup"),
+    Command("consumerConnection -g NoSuchGroup", "consumerConnection, unknown"),
+    Command("producerConnection -g MqadminProducers -t MqadminTopic"),
+    Command("producerConnection -g NoSuchGroup -t MqadminTopic", "producerConnection, unknown"),
+    Command("producer -b {broker}", unordered=True),
+    Command("consumerStatus -g MqadminGroup", unordered=True),
+    Command("getConsumerConfig -g MqadminGroup", unordered=True),
+    Command("queryMsgById -i {id} -t MqadminTopic"),
+    Command("queryMsgByKey -t MqadminTopic -k key3"),
+    Command("queryMsgByKey -t MqadminTopic -k nokey", "queryMsgByKey, unknown"),
+    Command("queryMsgByUniqueKey -t MqadminTopic -i {key}"),
+    Command("queryMsgByOffset -t MqadminTopic -b {name} -i 1 -o 1"),
+    Command("queryMsgByOffset -t MqadminTopic -b {name} -i 1 -o 77", "queryMsgByOffset, beyond"),
+    Command("queryCq -t MqadminTopic -q 1 -i 0 -c 3 -b {broker}"),
+    Command("queryCq -t MqadminTopic -q 1 -i 0 -c 3 -b {broker} -g MqadminGroup", "queryCq, group"),
+    Command("sendMessage -t MqadminTopic -p hello -b {name} -i 2 -k sent -c tagS"),
+    Command("consumeMessage -t MqadminTopic -b {name} -i 2 -o 0 -c 2"),
+    Command("printMsg -t MqadminTopic -d true"),
+    Command("statsAll -t MqadminTopic"),
+    Command("haStatus -b {broker}"),
+    Command("getBrokerConfig -b {broker}", keys_only=True, subset=True),
+    Command("updateBrokerConfig -b {broker} -k fileReservedTime -v 48"),
+    Command("updateBrokerConfig -b {broker} -k brokerConfigPath -v x", "updateBrokerConfig, refused"),
+    Command("updateTopicPerm -b {broker} -t MqadminTopic -p 4"),
+    Command("topicRoute -t MqadminTopic", "topicRoute, read only"),
+    Command("updateTopicPerm -b {broker} -t MqadminTopic -p 6", "updateTopicPerm, back"),
+    Command("@stop", compared=False),
+    Command("consumerProgress -g MqadminGroup", "consumerProgress, offline"),
+    Command("resetOffsetByTime -g MqadminGroup -t MqadminTopic -s 1", unordered=True),
+    Command("consumerProgress -g MqadminGroup", "consumerProgress, reset"),
+    Command(
+        "resetOffsetByTime -g MqadminGroup -t MqadminTopic -s -1 -b {broker} -q 1 -o 2",
+        "resetOffsetByTime, queue",
+    ),
+    Command("resetOffsetByTime -g NoSuchGroup -t MqadminTopic -s now", "resetOffsetByTime, unknown"),
+    Command("cloneGroupOffset -s MqadminGroup -d MqadminSecond -t MqadminTopic -o true"),
+    Command("consumerProgress -g MqadminSecond", "consumerProgress, cloned"),
+    Command("cleanUnusedTopic -b {broker}"),
+    Command("cleanExpiredCQ -b {broker}"),
+    Command("deleteExpiredCommitLog -b {broker}"),
+    Command("deleteSubGroup -b {broker} -g MqadminSecond -r true"),
+    Command("deleteTopic -c DefaultCluster -t MqadminTopic"),
+    Command("topicStatus -t MqadminTopic", "topicStatus, deleted"),
+    Command("topicList", "topicList, at the end", unordered=True),
+]

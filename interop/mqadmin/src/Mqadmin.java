@@ -1,0 +1,101 @@
+import java.io.BufferedReader;
+import java.io.ByteArrayOutputStream;
+import java.io.InputStreamReader;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.util.Base64;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.SendResult;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
+import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.tools.command.MQAdminStartup;
+
+/**
+ * Runs mqadmin commands in one JVM. Each line of standard input is one command, its words separated
+ * by tabs; each answer is one line, what the command printed in Base64. Words that begin with @ are
+ * the live clients that some commands look at.
+ */
+public class Mqadmin {
+    private static final PrintStream ANSWERS = System.out;
+    private static DefaultMQProducer producer;
+    private static DefaultMQPushConsumer consumer;
+
+    public static void main(String[] arguments) throws Exception {
+        BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        PrintStream errors = System.err;
+        for (String line = in.readLine(); line != null; line = in.readLine()) {
+            ByteArrayOutputStream printed = new ByteArrayOutputStream();
+            PrintStream out = new PrintStream(printed, true, "UTF-8");
+            System.setOut(out);
+            System.setErr(out);
+            try {
+                run(line.split("\t"), out);
+            } catch (Throwable problem) {
+                problem.printStackTrace(out);
+            }
+            System.setErr(errors);
+            ANSWERS.println(Base64.getEncoder().encodeToString(printed.toByteArray()));
+            ANSWERS.flush();
+        }
+        System.exit(0);
+    }
+
+    private static void run(String[] words, PrintStream out) throws Exception {
+        switch (words[0]) {
+            case "@produce":
+                produce(words[1], words[2], words[3], Integer.parseInt(words[4]), out);
+                break;
+            case "@consume":
+                consume(words[1], words[2], words[3], Integer.parseInt(words[4]));
+                break;
+            case "@stop":
+                consumer.shutdown();
+                producer.shutdown();
+                break;
+            default:
+                MQAdminStartup.main0(words, null);
+        }
+    }
+
+    /** Sends to queue after queue and prints, for each message, its unique and its offset id. */
+    private static void produce(String namesrv, String group, String topic, int count, PrintStream out)
+        throws Exception {
+        producer = new DefaultMQProducer(group);
+        producer.setNamesrvAddr(namesrv);
+        producer.setInstanceName("producer");
+        producer.start();
+        String broker = producer.fetchPublishMessageQueues(topic).get(0).getBrokerName();
+        for (int i = 0; i < count; i++) {
+            Message message = new Message(topic, "tag" + i % 2, "key" + i, ("body " + i).getBytes());
+            MessageQueue queue = new MessageQueue(topic, broker, i % 4);
+            SendResult sent = producer.send(message, queue);
+            out.println(sent.getMsgId() + " " + sent.getOffsetMsgId());
+        }
+    }
+
+    /** Consumes until everything is consumed and committed, and stays. */
+    private static void consume(String namesrv, String group, String topic, int count) throws Exception {
+        CountDownLatch rest = new CountDownLatch(count);
+        consumer = new DefaultMQPushConsumer(group);
+        consumer.setNamesrvAddr(namesrv);
+        consumer.setInstanceName("consumer");
+        consumer.setPersistConsumerOffsetInterval(300);
+        consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        consumer.subscribe(topic, "*");
+        consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+            messages.forEach(message -> rest.countDown());
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+        });
+        consumer.start();
+        if (!rest.await(30, TimeUnit.SECONDS)) {
+            throw new IllegalStateException(rest.getCount() + " messages did not arrive");
+        }
+        Thread.sleep(700);
+    }
+}
