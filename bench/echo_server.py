@@ -1,4 +1,4 @@
-"""An asyncio server that sends every frame back: what Python's loop and the kernel allow at most."""
+"""An asyncio server that sends every frame back: the most that the loop and the kernel allow."""
 
 from __future__ import annotations
 

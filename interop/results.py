@@ -3,10 +3,11 @@
 A suite is a module ``interop/<folder>/suite.py`` with:
 
 - ``clients() -> list[str]``: row titles, e.g. ``"Java 5.5.0, JSON headers"``.
-- ``unavailable() -> str | None``: ``None`` when it can run here, else one sentence that says what to install.
+- ``unavailable() -> str | None``: ``None`` when it can run here, else one sentence that says what
+  to install.
 - ``prepare() -> None``: fetch and build what is needed (may take minutes the first time).
-- ``run(namesrv: str, report: Report, server: Server) -> None``: run all scenarios against the name server at
-  ``host:port``, calling ``report`` once for each client and scenario.
+- ``run(namesrv: str, report: Report, server: Server) -> None``: run all scenarios against the name
+  server at ``host:port``, calling ``report`` once for each client and scenario.
 """
 
 from __future__ import annotations

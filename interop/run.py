@@ -18,7 +18,6 @@ sys.path.insert(0, str(HERE.parent))  # so that `python interop/run.py` works fr
 from interop.results import Report, Result, Server  # noqa: E402
 from interop.servers import FirearrowServer, JavaServer  # noqa: E402
 
-
 # Features that Firearrow does not serve yet, said by the scenario that would need them. A scenario
 # that works all the same counts as it does.
 NOT_SERVED = {

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. ``{broker}``, ``{name}``, ``{id}``, ``{key}`` and ``{clients}`` are filled in."""
+    """One command; ``{broker}``, ``{name}``, ``{id}``, ``{key}``, ``{clients}`` are filled in."""
 
     words: str
     title: str = ""
     unordered: bool = False  # lines come in the order of a hash table
     keys_only: bool = False  # of lines "key : value"; the values are the server's own
-    subset: bool = False  # our lines' keys must be among Java's: settings of Java's own are not ours
+    subset: bool = False  # our keys must be among Java's, which has settings of its own
+    counts: bool = False  # its numbers depend on the moment of the last sample
     compared: bool = True
 
     @property
@@ -44,6 +45,8 @@ COMMANDS = [
     Command("topicRoute -t MqadminTopic"),
     Command("topicRoute -t MqadminTopic -l", "topicRoute, list"),
     Command("topicRoute -t NoSuchTopic", "topicRoute, unknown"),
+    Command("topicRoute -t RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC", "topicRoute, system topic"),
+    Command("topicRoute -t RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC", "topicRoute, system topic 2"),
     Command("topicClusterList -t MqadminTopic"),
     Command("topicStatus -t MqadminTopic"),
     Command("topicStatus -t NoSuchTopic", "topicStatus, unknown"),
@@ -69,12 +72,14 @@ COMMANDS = [
     Command("queryCq -t MqadminTopic -q 1 -i 0 -c 3 -b {broker} -g MqadminGroup", "queryCq, group"),
     Command("sendMessage -t MqadminTopic -p hello -b {name} -i 2 -k sent -c tagS"),
     Command("consumeMessage -t MqadminTopic -b {name} -i 2 -o 0 -c 2"),
-    Command("printMsg -t MqadminTopic -d true"),
-    Command("statsAll -t MqadminTopic"),
+    Command("printMsg -t MqadminTopic -d true", unordered=True),
+    Command("statsAll -t MqadminTopic", counts=True),
     Command("haStatus -b {broker}"),
     Command("getBrokerConfig -b {broker}", keys_only=True, subset=True),
     Command("updateBrokerConfig -b {broker} -k fileReservedTime -v 48"),
-    Command("updateBrokerConfig -b {broker} -k brokerConfigPath -v x", "updateBrokerConfig, refused"),
+    Command(
+        "updateBrokerConfig -b {broker} -k brokerConfigPath -v x", "updateBrokerConfig, refused"
+    ),
     Command("updateTopicPerm -b {broker} -t MqadminTopic -p 4"),
     Command("topicRoute -t MqadminTopic", "topicRoute, read only"),
     Command("updateTopicPerm -b {broker} -t MqadminTopic -p 6", "updateTopicPerm, back"),
@@ -86,7 +91,9 @@ COMMANDS = [
         "resetOffsetByTime -g MqadminGroup -t MqadminTopic -s -1 -b {broker} -q 1 -o 2",
         "resetOffsetByTime, queue",
     ),
-    Command("resetOffsetByTime -g NoSuchGroup -t MqadminTopic -s now", "resetOffsetByTime, unknown"),
+    Command(
+        "resetOffsetByTime -g NoSuchGroup -t MqadminTopic -s now", "resetOffsetByTime, unknown"
+    ),
     Command("cloneGroupOffset -s MqadminGroup -d MqadminSecond -t MqadminTopic -o true"),
     Command("consumerProgress -g MqadminSecond", "consumerProgress, cloned"),
     Command("cleanUnusedTopic -b {broker}"),

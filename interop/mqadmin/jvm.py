@@ -43,6 +43,7 @@ class Mqadmin:
         command += ["-cp", f"{compile_runner()}:{jars()}/*", "Mqadmin"]
         self._process = subprocess.Popen(
             command,
+            cwd=home,  # consumerStatus leaves its dumps where it runs
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

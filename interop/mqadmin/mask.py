@@ -7,14 +7,14 @@ import re
 _RULES = [
     (re.compile(r"\d+(?:\.\d+)*@\d+#\d+"), "CLIENT"),
     (re.compile(r"\d+(?:\.\d+){3}@(\w+)"), r"\1"),
-    (re.compile(r"\b[0-9A-F]{32}\b"), "ID"),
+    (re.compile(r"\b(?:[0-9A-F]{32}|[0-9A-F]{56})(?![0-9A-F])"), "ID"),
     (re.compile(r"\d{4}-\d\d-\d\d[ #]\d\d:\d\d:\d\d(?:[,:.]\d+)?"), "TIME"),
     (re.compile(r"\b1[6-9]\d{11}\b"), "TIME"),
     (re.compile(r"\d+\.\d+(?:E-?\d+)?(?= *ms|%)"), "RATE"),
     (re.compile(r"(?<![\d.])-?\d+\.\d+(?:E-?\d+)?(?![\d.])"), "RATE"),
     (re.compile(r"\bat [\w.$]+\([\w.]+(?::\d+)?\)"), "FRAME"),
     (re.compile(r"127\.0\.0\.1:(?!BROKER)\d+"), "ADDRESS"),
-    (re.compile(r"/(?:tmp|root|home)/\S+"), "PATH"),
+    (re.compile(r"/(?:tmp|root|home)/[^\s:]+"), "PATH"),
     (re.compile(r"[ \t]+"), " "),
 ]
 

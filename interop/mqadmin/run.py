@@ -8,9 +8,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it works from anywhere
 
-from interop.mqadmin import suite  # noqa: E402
-from interop.mqadmin.commands import COMMANDS  # noqa: E402
-from interop.servers import FirearrowServer, JavaServer  # noqa: E402
+from interop.mqadmin import suite
+from interop.mqadmin.commands import COMMANDS
+from interop.servers import FirearrowServer, JavaServer
 
 OUR_PORTS = 33876, 33911
 
@@ -21,18 +21,23 @@ def main() -> int:
         print(reason)
         return 1
     suite.prepare()
-    with JavaServer(*suite.JAVA_PORTS) as java, FirearrowServer(*OUR_PORTS) as ours:
-        with ThreadPoolExecutor(2) as pool:
-            expected = pool.submit(suite.outputs, java.namesrv, java.broker)
-            found = pool.submit(suite.outputs, ours.namesrv, ours.broker)
-            wanted, got = expected.result(), found.result()
+    with (
+        JavaServer(*suite.JAVA_PORTS) as java,
+        FirearrowServer(*OUR_PORTS) as ours,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        expected = pool.submit(suite.outputs, java.namesrv, java.broker)
+        found = pool.submit(suite.outputs, ours.namesrv, ours.broker)
+        wanted, got = expected.result(), found.result()
     failures = 0
     for command in COMMANDS:
         if not command.compared:
             continue
         different = suite.differences(command, got[command.name], wanted[command.name])
         failures += bool(different)
-        print(f"{'DIFF' if different else 'same'}  {command.name}: mqadmin {command.words}")
+        word = "DIFF" if different else "same"
+        seconds = f"{got[command.name].seconds:5.2f} s, Java {wanted[command.name].seconds:5.2f} s"
+        print(f"{word}  {seconds}  {command.name}: mqadmin {command.words}")
         for line in different:
             print(f"      {line}")
         if "--show" in sys.argv:

@@ -7,8 +7,8 @@ GET_BROKER_CONFIG it is RocketMQ's own spelling.
 from __future__ import annotations
 
 import difflib
+import platform
 import re
-import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     except for addresses, ports, paths and file sizes, which count at the next start."""
 
     # who the broker is
-    broker_name: str = msgspec.field(default_factory=socket.gethostname)
+    broker_name: str = msgspec.field(default_factory=platform.node)
     broker_cluster_name: str = "DefaultCluster"
     broker_id: int = 0
     broker_ip1: str = msgspec.field(default="", name="brokerIP1")

@@ -85,7 +85,6 @@ public class Mqadmin {
         consumer = new DefaultMQPushConsumer(group);
         consumer.setNamesrvAddr(namesrv);
         consumer.setInstanceName("consumer");
-        consumer.setPersistConsumerOffsetInterval(300);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.subscribe(topic, "*");
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
@@ -96,6 +95,8 @@ public class Mqadmin {
         if (!rest.await(30, TimeUnit.SECONDS)) {
             throw new IllegalStateException(rest.getCount() + " messages did not arrive");
         }
-        Thread.sleep(700);
+        Thread.sleep(300); // the last answers of the listener are noted
+        consumer.getDefaultMQPushConsumerImpl().persistConsumerOffset();
+        Thread.sleep(300);
     }
 }

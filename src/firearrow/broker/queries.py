@@ -68,19 +68,20 @@ class Queries:
             "maxQueueIndex": high,
             "minQueueIndex": low,
         }
-        subscription = None
         if fields.consumer_group:
             group = self._members.consumers.get(fields.consumer_group)
             subscription = group.subscriptions.get(fields.topic) if group else None
-            if subscription is not None:
+            if subscription is None:
+                body["filterData"] = f"{fields.consumer_group}@{fields.topic} is not online!"
+            else:
+                body["filterData"] = "null"  # as text: Java has data only for SQL92
                 body["subscriptionData"] = subscription.to_json()
-        wanted = subscription.codes if subscription else None
         entries = self._store.entries(
             fields.topic, fields.queue_id, fields.index, min(max(fields.count, 0), ENTRIES_MAX)
         )
         body["queueData"] = [
             {
-                "eval": wanted is None or entry.tags_code in wanted,
+                "eval": False,  # Java says so whatever the subscription is
                 "physicOffset": entry.physical_offset,
                 "physicSize": entry.size,
                 "tagsCode": entry.tags_code,

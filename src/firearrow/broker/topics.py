@@ -121,6 +121,8 @@ class Topics:
         yield topic(names.MEMBER_SYNC_TOPIC_PREFIX + broker, 1, PERM_INHERIT)
         yield topic(names.TRANS_HALF_TOPIC, 1)
         yield topic(names.TRANS_OP_HALF_TOPIC, 1)
+        yield topic(names.ROCKSDB_TRANS_HALF_TOPIC, 1)
+        yield topic(names.ROCKSDB_TRANS_OP_HALF_TOPIC, 1)
         if settings.timer_wheel_enable:
             yield topic(names.TIMER_TOPIC, 1)
 

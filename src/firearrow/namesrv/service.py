@@ -46,8 +46,8 @@ from firearrow.protocol.remoting.session import Route
 log = logging.getLogger(__name__)
 
 _NO_ROUTE: Final = (
-    "No topic route info in name server for the topic: {topic}. "
-    "Send to it once with autoCreateTopicEnable, or create it with mqadmin updateTopic."
+    "No topic route info in name server for the topic: {topic}\n"
+    "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
 )
 _BLACK_LISTED: Final = "Can not update config in black list."
 _ALWAYS_BLACK_LISTED: Final = frozenset(

@@ -496,6 +496,7 @@ class FileStore:
             "commitLogMinOffset": str(self.log.min_offset),
             "commitLogMaxOffset": str(self.log.end),
             "commitLogDiskRatio": str(usage.ratio),
+            f"commitLogDiskRatio_{self.root}/commitlog": str(usage.ratio),
             "consumeQueueDiskRatio": str(usage.ratio),
             "dispatchBehindBytes": str(behind),
             "earliestMessageTimeStamp": str(self.log.store_time(self.log.min_offset)),

@@ -121,7 +121,7 @@ def test_the_words_of_every_language(world: World, client: Connection) -> None:
     assert group.consume_type == "CONSUME_PASSIVELY"
     assert group.message_model == "BROADCASTING"
     assert group.consume_from == "CONSUME_FROM_FIRST_OFFSET"
-    assert group.subscriptions["t"].codes == {97}
+    assert group.subscriptions["t"].codes == frozenset({97})
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"clientID":5}', b"\xff\xfe"])

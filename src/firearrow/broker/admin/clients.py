@@ -77,7 +77,7 @@ class ClientAdmin:
                     "clientId": client.client_id,
                     "language": client.language,
                     "lastUpdateTimestamp": client.seen_ms,
-                    "remoteIP": client.caller.remote[0],
+                    "remoteIP": "/{}:{}".format(*client.caller.remote),
                     "version": client.version,
                 }
                 for client in clients.values()

@@ -12,7 +12,6 @@ from firearrow.model.clock import Clock
 from firearrow.model.topic import DataVersion
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import (
-    VERSION,
     VERSION_NAME,
     Answer,
     NoFields,
@@ -94,7 +93,6 @@ class RuntimeAdmin:
             **stats.rates(),
             "bootTimestamp": str(stats.started_ms),
             "brokerActive": "true",
-            "brokerVersion": str(VERSION),
             "brokerVersionDesc": VERSION_NAME,
             "commitLogDirCapacity": capacity,
             "dispatchMaxBuffer": "0",
