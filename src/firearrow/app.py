@@ -1,4 +1,4 @@
-"""The composition root: the only module that names every part and puts them together."""
+"""The composition root: name server, broker, sockets and signals of one process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
+from firearrow.assembly import STORE_SETTINGS, assemble, open_broker_store
 from firearrow.broker.broker import Broker, Core
 from firearrow.broker.registration import NameServerLink, Registrar, RemoteNameServer
-from firearrow.config import BrokerSettings, as_properties, replace_in_file, update
-from firearrow.features.delay import DelayRoom, DueTimes, LevelError, parse_levels
-from firearrow.features.retry import RetryRoom
-from firearrow.model import names
+from firearrow.config import BrokerSettings, replace_in_file, update
+from firearrow.features.delay import LevelError
 from firearrow.model.topic import DataVersion, Topic
 from firearrow.namesrv.kv import KvConfig
 from firearrow.namesrv.routes import Registration
@@ -31,8 +28,6 @@ from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Rou
 from firearrow.store.commitlog import WrongFileSize
 from firearrow.store.disk import RealDisk
 from firearrow.store.filestore import FileStore, StoreLocked
-from firearrow.store.recovery import open_store
-from firearrow.store.settings import StoreSettings
 from firearrow.transport import loop
 from firearrow.transport.limits import Limits
 from firearrow.transport.listener import Listener, PortBusy, listen
@@ -49,11 +44,6 @@ DRAIN_S: Final = 3.0
 UNREGISTER_S: Final = 3.0
 FREE_PORT_TRIES: Final = 20
 ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, not bound
-
-
-STORE_SETTINGS: Final = frozenset(
-    field.name for field in msgspec.structs.fields(StoreSettings) if field.name != "store_host"
-)
 
 
 class StartError(Exception):
@@ -198,17 +188,9 @@ class Server:
             self._addresses["store"] = plan.store
 
     def _open_store(self) -> FileStore:
+        root = str(Path(self.plan.store).resolve())
         settings = self.plan.settings
-        due_times = DueTimes(parse_levels(settings.message_delay_level))
-        self._due_times = due_times
-        return open_store(
-            str(Path(self.plan.store).resolve()),
-            store_settings(settings),
-            RealDisk(),
-            self.clock,
-            self.background,
-            {names.SCHEDULE_TOPIC: due_times},
-        )
+        return open_broker_store(root, settings, RealDisk(), self.clock, self.background)
 
     # -- name server
 
@@ -243,17 +225,9 @@ class Server:
         self._stack.callback(store.close)
         host = settings.broker_ip1 or _advertised(plan.host)
         port = plan.broker_port or _free_broker_port(plan.host)
-        core = Core(settings, store, self.clock, (host, port))
-        store.settings.store_host = core.store_host
-        core.load()
-        retry = RetryRoom(
-            settings, store, core.writer, core.topics, core.groups, core.locks, core.stats
-        )
-        delay = DelayRoom(settings, self._due_times, store, self.clock)
-        core.properties = lambda: as_properties(settings)
+        self.broker = broker = assemble(settings, store, self.clock, (host, port))
+        core = broker.core
         core.update = lambda wanted: self._update_settings(wanted, store)
-        core.delay_progress = delay.progress_by_level
-        self.broker = broker = Broker(core, retry, [retry, delay])
         store.start()
         self._stack.callback(broker.stop)
         listener = await self._listen(port, broker.routes(), broker.session_closed)
@@ -371,11 +345,6 @@ class LocalNameServer:
         settings = self._settings
         self._server.unregister(settings.broker_cluster_name, settings.broker_name, self._address)
         done()
-
-
-def store_settings(settings: BrokerSettings) -> StoreSettings:
-    """The store's share of the broker's settings."""
-    return StoreSettings(**{name: getattr(settings, name) for name in STORE_SETTINGS})
 
 
 def _shown(host: str, listener: Listener) -> str:

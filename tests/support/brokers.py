@@ -9,20 +9,15 @@ from typing import Any
 
 import msgspec
 
-from firearrow.broker.broker import Broker, Core
+from firearrow.assembly import assemble, open_broker_store
 from firearrow.codec.properties import parse_properties
 from firearrow.codec.record import Record, decode_record, split_records
 from firearrow.config import BrokerSettings
-from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
-from firearrow.features.retry import RetryRoom
-from firearrow.model import names
 from firearrow.model.background import InlineBackground
 from firearrow.model.clock import VirtualClock
 from firearrow.protocol.remoting.headers import Header, decode_header
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession
 from firearrow.store.disk import Disk, RealDisk
-from firearrow.store.recovery import open_store
-from firearrow.store.settings import StoreSettings
 
 ADDRESS = ("127.0.0.1", 10911)
 _PREFIX = struct.Struct(">II")
@@ -247,37 +242,20 @@ class World:
         self.settings = settings or BrokerSettings()
         self.settings.broker_name = "broker-a"
         self.background = InlineBackground()
-        due_times = DueTimes(parse_levels(self.settings.message_delay_level))
-        store_settings = {
+        small = {
             "mapped_file_size_commit_log": 16 * 1024 * 1024,
             "mapped_file_size_consume_queue": 20_000,
             "max_hash_slot_num": 1000,
             "max_index_num": 4000,
-            "flush_disk_type": self.settings.flush_disk_type,
             **store_settings,
         }
-        self.store = open_store(
-            str(root),
-            StoreSettings(**store_settings),
-            disk or RealDisk(),
-            self.clock,
-            self.background,
-            {names.SCHEDULE_TOPIC: due_times},
+        for name, value in small.items():
+            setattr(self.settings, name, value)
+        self.store = open_broker_store(
+            str(root), self.settings, disk or RealDisk(), self.clock, self.background
         )
-        core = Core(self.settings, self.store, self.clock, ADDRESS)
-        core.load()
-        self.core = core
-        retry = RetryRoom(
-            self.settings,
-            self.store,
-            core.writer,
-            core.topics,
-            core.groups,
-            core.locks,
-            core.stats,
-        )
-        self.delay = DelayRoom(self.settings, due_times, self.store, self.clock)
-        self.broker = Broker(core, retry, [retry, self.delay])
+        self.broker = assemble(self.settings, self.store, self.clock, ADDRESS)
+        self.core = self.broker.core
         self.dispatcher = Dispatcher(self.broker.routes())
         self._ports = iter(range(40000, 60000))
         self.store.start()

@@ -1,0 +1,55 @@
+"""A broker put together: its store, its core and every feature room. The one place that names the
+rooms; the server and the tests build the same broker through it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from firearrow.broker.broker import Broker, Core
+from firearrow.config import BrokerSettings, as_properties
+from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
+from firearrow.features.retry import RetryRoom
+from firearrow.model import names
+from firearrow.model.background import Background
+from firearrow.model.clock import Clock
+from firearrow.store.disk import Disk
+from firearrow.store.filestore import FileStore
+from firearrow.store.recovery import open_store
+from firearrow.store.settings import StoreSettings
+
+STORE_SETTINGS: Final = frozenset(
+    field.name for field in msgspec.structs.fields(StoreSettings) if field.name != "store_host"
+)
+
+
+def open_broker_store(
+    root: str, settings: BrokerSettings, disk: Disk, clock: Clock, background: Background
+) -> FileStore:
+    """Open the store with the rules that the rooms have for their own topics.
+
+    Raises:
+        LevelError: ``messageDelayLevel`` cannot be read.
+        StoreLocked, WrongFileSize, OSError: as ``open_store``.
+    """
+    store_settings = StoreSettings(**{name: getattr(settings, name) for name in STORE_SETTINGS})
+    due_times = DueTimes(parse_levels(settings.message_delay_level))
+    tags_rules = {names.SCHEDULE_TOPIC: due_times}
+    return open_store(root, store_settings, disk, clock, background, tags_rules)
+
+
+def assemble(
+    settings: BrokerSettings, store: FileStore, clock: Clock, address: tuple[str, int]
+) -> Broker:
+    """A loaded broker that answers at ``address``; neither it nor the store is started."""
+    core = Core(settings, store, clock, address)
+    store.settings.store_host = core.store_host
+    core.load()
+    core.properties = lambda: as_properties(settings)
+    retry = RetryRoom(
+        settings, store, core.writer, core.topics, core.groups, core.locks, core.stats
+    )
+    delay = DelayRoom(settings, DueTimes(parse_levels(settings.message_delay_level)), store, clock)
+    core.delay_progress = delay.progress_by_level
+    return Broker(core, retry, [retry, delay])
