@@ -13,8 +13,9 @@ from firearrow.store.api import Put
 class Room(Protocol):
     """A feature. It implements what it needs; ``BaseRoom`` answers the rest."""
 
-    # Property marks, such as b"DELAY\x01": ``before_store`` is called only for messages whose
-    # properties contain one of them, so ordinary messages pay a substring search.
+    # Names of properties and 0x01, such as b"DELAY\x01": ``before_store`` is called only for
+    # messages that have one of them. Other messages pay one look for all rooms together, and most
+    # not even that (``tails``): what depends on anything else cannot be decided here.
     @property
     def marks(self) -> tuple[bytes, ...]: ...
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from firearrow.broker.stats import BrokerStats
+from firearrow.broker.tails import UNIQUE_KEY, Tails
 from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
 from firearrow.codec.batch import BatchError, decode_batch
@@ -72,8 +73,9 @@ class Sender:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._put = writer.put
         self._writer = writer
+        self._tails = Tails(writer.marked)
+        self._known_tail = self._tails.get
         self._topics = topics
         self._find_topic = topics.table.get
         self._plain_topic = topics.plain.get
@@ -107,25 +109,23 @@ class Sender:
             or self._settings.start_accept_send_request_time_stamp
         ):
             return self._handle_with_care(request)
-        properties = fields.properties or ""
-        start = properties.find("UNIQ_KEY\x01")
-        if start or properties[-1] != "\x02" or "TRACE_ON\x01" in properties:
-            properties, unique_key = self._complete(properties)
-        else:
-            unique_key = properties[9 : properties.index("\x02")]
-            properties += self._added
+        head, _, tail = (fields.properties or "").partition("\x02")
+        known = self._known_tail(tail)
+        if known is None or head[:9] != UNIQUE_KEY:
+            return self._send_one(request, topic, queue_id)
         message = Message(
             fields.topic,
             queue_id,
             request.body,
-            properties.encode(),
+            head.encode() + known,
             fields.born_timestamp,
             request.peer.remote_packed,
             fields.flag,
             fields.sys_flag,
             fields.reconsume_times or 0,
         )
-        return self._store_one(request, message, topic.name, queue_id, unique_key)
+        put = self._store.append(message)
+        return self._stored(request, message, put, topic.name, queue_id, head[9:])
 
     def _handle_with_care(self, request: Request[SendFields]) -> Answer:
         fields = request.fields
@@ -179,12 +179,16 @@ class Sender:
 
     def _send_one(self, request: Request[SendFields], topic: Topic, queue_id: int) -> Answer:
         fields = request.fields
-        properties, unique_key = self._complete(fields.properties or "")
+        given = fields.properties or ""
+        properties, unique_key = self._complete(given)
+        stored = properties.encode()
+        head, _, tail = given.partition("\x02")
+        self._tails.learn(head, tail, stored)
         message = Message(
             fields.topic,
             queue_id,
             request.body,
-            properties.encode(),
+            stored,
             fields.born_timestamp,
             request.peer.remote_packed,
             fields.flag,
@@ -196,17 +200,18 @@ class Sender:
             if isinstance(diverted, Reply):
                 return Reply(diverted.code, diverted.remark, self._error_ext)
             message = diverted
-        return self._store_one(request, message, topic.name, queue_id, unique_key)
+        put = self._writer.put(message)
+        return self._stored(request, message, put, topic.name, queue_id, unique_key)
 
-    def _store_one(
+    def _stored(
         self,
         request: Request[SendFields],
         message: Message,
+        put: Put,
         topic: str,
         queue_id: int,
         unique_key: str,
     ) -> Answer:
-        put = self._put(message)
         if put.physical_offset < 0:
             return self._refused(put)
         self._stats.stored(topic, 1, put.end - put.physical_offset)

@@ -18,12 +18,20 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._hooks: tuple[tuple[bytes, Hook], ...] = ()
+        self._marks: frozenset[bytes] = frozenset()
 
     def use(self, rooms: Iterable[Room]) -> None:
         self._hooks = tuple((mark, room.before_store) for room in rooms for mark in room.marks)
+        self._marks = frozenset(mark.removesuffix(b"\x01") for mark, _ in self._hooks)
+
+    def marked(self, properties: bytes) -> bool:
+        """Whether a room may want such a message: one look, however many rooms there are."""
+        return not self._marks.isdisjoint(properties.replace(b"\x01", b"\x02").split(b"\x02"))
 
     def put(self, message: Message) -> Put:
         properties = message.properties
+        if not self.marked(properties):
+            return self._store.append(message)
         for mark, hook in self._hooks:
             if mark in properties:
                 result = hook(message)

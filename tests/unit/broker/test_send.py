@@ -117,6 +117,41 @@ def test_properties_without_the_last_separator_are_completed(client: Connection)
     assert properties_of(record)["TAGS"] == "a"
 
 
+@pytest.mark.parametrize(
+    ("tail", "stored"),
+    [
+        ("", ""),
+        ("WAIT\x01true\x02", "WAIT\x01true\x02"),
+        ("WAIT\x01true", "WAIT\x01true\x02"),
+        ("WAIT\x01true\x02TAGS\x01a\x02", "WAIT\x01true\x02TAGS\x01a\x02"),
+        ("KEYS\x01k\x02", "KEYS\x01k\x02"),
+        ("TRACE_ON\x01no\x02CLUSTER\x01old\x02colour\x01蓝\x02", "colour\x01蓝\x02"),
+    ],
+)
+def test_equal_properties_after_the_key_are_stored_alike_each_time(
+    client: Connection, tail: str, stored: str
+) -> None:
+    keys = ["id-1", "schlüssel-2", 'id"3']
+    for key in keys:
+        answer = client.produce("orders", properties=f"UNIQ_KEY\x01{key}\x02{tail}")
+        assert answer.ext["transactionId"] == key
+    added = "CLUSTER\x01DefaultCluster\x02MSG_REGION\x01DefaultRegion\x02TRACE_ON\x01true\x02"
+    assert [record.properties.decode() for record in client.pull("orders").records()] == [
+        f"UNIQ_KEY\x01{key}\x02{stored}{added}" for key in keys
+    ]
+
+
+def test_a_room_sees_every_message_that_is_marked_for_it(client: Connection) -> None:
+    client.produce("orders", b"now", properties="UNIQ_KEY\x01a\x02WAIT\x01true\x02")
+    for properties in (
+        "UNIQ_KEY\x01b\x02DELAY\x011\x02",
+        "UNIQ_KEY\x01c\x02DELAY\x011\x02",  # just like the one before
+        "DELAY\x011\x02WAIT\x01true\x02",  # ends like the first
+    ):
+        assert client.produce("orders", b"later", properties=properties).code == codes.SUCCESS
+    assert [record.body for record in client.pull("orders").records()] == [b"now"]
+
+
 def test_the_same_message_twice_is_two_messages(client: Connection) -> None:
     for _ in range(2):
         client.produce("orders", properties="UNIQ_KEY\x01same\x02")
