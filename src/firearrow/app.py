@@ -16,7 +16,12 @@ from typing import Any, Final
 
 from firearrow.assembly import STORE_SETTINGS, assemble, open_broker_store
 from firearrow.broker.broker import Broker, Core
-from firearrow.broker.registration import NameServerLink, Registrar, RemoteNameServer
+from firearrow.broker.registration import (
+    Everything,
+    NameServerLink,
+    Registrar,
+    RemoteNameServer,
+)
 from firearrow.config import BrokerSettings, replace_in_file, update
 from firearrow.features.delay import LevelError
 from firearrow.model.topic import DataVersion, Topic
@@ -247,7 +252,7 @@ class Server:
             file = Path(self.plan.config_path)
             _write(file, replace_in_file(file.read_text("utf-8"), changed).encode())
         if "brokerPermission" in changed and self.registrar is not None:
-            self.registrar.register_all()
+            self.registrar.permission_changed()
         return changed
 
     def _register(self, core: Core, host: str, port: int) -> None:
@@ -327,6 +332,9 @@ class LocalNameServer:
         self._address = address
         self._ha_address = ha_address
         self._order_topics = order_topics
+
+    def start(self, everything: Everything) -> None:
+        self.register(*everything())
 
     def register(self, topics: dict[str, Topic], version: DataVersion) -> None:
         settings = self._settings

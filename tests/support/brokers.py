@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -63,13 +63,23 @@ class Answered(msgspec.Struct):
         return [decode_record(data) for data in split_records(self.body)]
 
 
-class Connection:
-    """A client's connection to the broker under test."""
+class Serving(Protocol):
+    """A server under test: a broker's ``World``, or a name server's."""
 
-    def __init__(self, world: World, port: int) -> None:
+    dispatcher: Dispatcher
+    clock: VirtualClock
+
+    def session_closed(self, caller: RemotingSession) -> None: ...
+
+
+class Connection:
+    """A client's connection to the server under test."""
+
+    def __init__(self, world: Serving, port: int, local: tuple[str, int] = ADDRESS) -> None:
         self.peer = FakePeer(port)
+        self.peer.local = local
         self.session = RemotingSession(
-            self.peer, world.dispatcher, world.clock, world.broker.session_closed
+            self.peer, world.dispatcher, world.clock, world.session_closed
         )
         self._opaque = 0
 
@@ -263,6 +273,9 @@ class World:
 
     def connect(self) -> Connection:
         return Connection(self, next(self._ports))
+
+    def session_closed(self, caller: RemotingSession) -> None:
+        self.broker.session_closed(caller)
 
     def stop(self) -> None:
         self.broker.stop()

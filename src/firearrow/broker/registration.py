@@ -12,7 +12,7 @@ from firearrow.broker.topics import Topics
 from firearrow.codec import lenient_json
 from firearrow.codec.hashes import body_crc
 from firearrow.model import codes
-from firearrow.model.clock import Clock
+from firearrow.model.clock import Clock, Timer
 from firearrow.model.network import Network, Peer, Session
 from firearrow.model.topic import DataVersion, Topic
 from firearrow.protocol.remoting import bodies
@@ -26,6 +26,9 @@ UNREGISTER_BROKER: Final = 104
 CALL_TIMEOUT_S: Final = 24.0  # ``registerBrokerTimeoutMills``
 UNREGISTER_TIMEOUT_S: Final = 3.0
 PERIOD_MS_MIN, PERIOD_MS_MAX = 10_000, 60_000
+RECONNECT_S: Final = 3.0
+# About 2 MB: a frame has at most 16 MiB. Java's name server takes parts as well.
+TOPICS_PER_REQUEST: Final = 10_000
 
 
 class RegistrationSettings(Protocol):
@@ -36,16 +39,27 @@ class RegistrationSettings(Protocol):
     register_name_server_period: int
 
 
+Everything = Callable[[], tuple[dict[str, Topic], DataVersion]]
+
+
 class NameServerLink(Protocol):
     """One name server, over a connection or in this process."""
 
-    def register(self, topics: dict[str, Topic], version: DataVersion) -> None: ...
+    def start(self, everything: Everything) -> None:
+        """Register now. ``everything`` tells all topics, whenever they are needed again."""
+
+    def register(self, topics: dict[str, Topic], version: DataVersion) -> None:
+        """Tell some topics, or all."""
 
     def unregister(self, done: Callable[[], None]) -> None: ...
 
 
 class RemoteNameServer:
-    """A name server at the other end of one lasting connection."""
+    """A name server at the other end of one lasting connection.
+
+    A new connection always begins with everything: behind it may be a name server that was
+    started anew and knows nothing, or has dropped this broker.
+    """
 
     def __init__(
         self,
@@ -64,15 +78,42 @@ class RemoteNameServer:
         self._network = network
         self._clock = clock
         self._order_topics = order_topics
+        self._everything: Everything = lambda: ({}, DataVersion())
         self._session: RemotingSession | None = None
         self._connecting = False
-        self._waiting: list[Callable[[RemotingSession], None]] = []
+        self._retry: Timer | None = None
+        self._stopped = False
         self._down = False  # said so once
+        self._greeted = False  # this connection has registered
+
+    def start(self, everything: Everything) -> None:
+        self._everything = everything
+        self._connect()
 
     # -- requests
 
     def register(self, topics: dict[str, Topic], version: DataVersion) -> None:
-        body = registration_body(topics, version)
+        if self._session is None or self._session.closed:
+            self._connect()  # and then everything
+        else:
+            self._send(topics, version, whole=False)
+
+    def _send_everything(self) -> None:
+        topics, version = self._everything()
+        self._send(topics, version, whole=True)
+
+    def _send(self, topics: dict[str, Topic], version: DataVersion, *, whole: bool) -> None:
+        names = list(topics)
+        for start in range(0, max(len(names), 1), TOPICS_PER_REQUEST):
+            part = {name: topics[name] for name in names[start : start + TOPICS_PER_REQUEST]}
+            # A name server takes changes only with a version that it does not know yet.
+            part_version = msgspec.structs.replace(version, timestamp=version.timestamp + start)
+            self._send_part(registration_body(part, part_version), whole)
+
+    def _send_part(self, body: bytes, whole: bool) -> None:
+        session = self._session
+        if session is None or session.closed:
+            return
         ext = {
             **self._identity(),
             "haServerAddr": self._ha_address,
@@ -80,13 +121,16 @@ class RemoteNameServer:
             "compressed": "false",
             "bodyCrc32": str(body_crc(body)),
         }
-        self._with_session(
-            lambda session: session.call(
-                REGISTER_BROKER, ext, body, CALL_TIMEOUT_S, self._registered
-            )
-        )
+
+        def done(header: Header | None, answer: bytes) -> None:
+            self._registered(session, header, answer, whole)
+
+        session.call(REGISTER_BROKER, ext, body, CALL_TIMEOUT_S, done)
 
     def unregister(self, done: Callable[[], None]) -> None:
+        self._stopped = True
+        if self._retry is not None:
+            self._retry.cancel()
         if self._session is None or self._session.closed:
             done()
             return
@@ -106,54 +150,89 @@ class RemoteNameServer:
             "brokerId": str(self._settings.broker_id),
         }
 
-    def _registered(self, header: Header | None, body: bytes) -> None:
+    def _registered(
+        self, session: RemotingSession, header: Header | None, body: bytes, whole: bool
+    ) -> None:
+        if self._stopped:
+            return
         if header is None:
+            if not session.closed:
+                session.close("the name server does not answer")
             self._say_down("it does not answer")
         elif header.code != codes.SUCCESS:
-            log.error("name server %s refuses this broker: %s", self.address, header.remark)
+            if whole:
+                log.error("name server %s refuses this broker: %s", self.address, header.remark)
+            else:
+                self._send_everything()  # it has dropped this broker meanwhile
         else:
-            if self._down:
-                log.warning("name server %s is back", self.address)
-            self._down = False
+            if not self._greeted:
+                log.log(
+                    logging.WARNING if self._down else logging.INFO,
+                    "registered with name server %s as %s",
+                    self.address,
+                    self._broker_address,
+                )
+            self._greeted, self._down = True, False
             if body:
-                table = lenient_json.loads(body).get("table") or {}
-                self._order_topics(list(table))
+                self._order_topics(_ordered(body))
 
     # -- the connection
 
-    def _with_session(self, use: Callable[[RemotingSession], None]) -> None:
-        if self._session is not None and not self._session.closed:
-            use(self._session)
+    def _connect(self) -> None:
+        if self._connecting or self._retry is not None or self._stopped:
             return
-        self._waiting = [use]  # what waited longer is older
-        if not self._connecting:
-            self._connecting = True
-            self._network.connect(self._host, self._port, self._connected, self._failed)
+        self._connecting = True
+        self._network.connect(self._host, self._port, self._connected, self._failed)
 
     def _connected(self, peer: Peer) -> Session:
         self._connecting = False
-        session = RemotingSession(peer, Dispatcher({}), self._clock)
+        self._greeted = False
+        session = RemotingSession(peer, Dispatcher({}), self._clock, self._lost)
         self._session = session
-        waiting, self._waiting = self._waiting, []
-        for use in waiting:
-            self._clock.call_soon(use, session)
+        self._clock.call_soon(self._send_everything)
         return session
 
     def _failed(self, reason: str) -> None:
         self._connecting = False
-        self._waiting.clear()
         self._say_down(reason)
+        self._connect_later()
+
+    def _lost(self, session: RemotingSession) -> None:
+        if not self._stopped:
+            self._say_down("the connection is lost")
+            self._connect_later()
+
+    def _connect_later(self) -> None:
+        if self._retry is None and not self._stopped:
+            self._retry = self._clock.call_later(RECONNECT_S, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self._connect()
 
     def _say_down(self, reason: str) -> None:
         if not self._down:
             log.warning(
-                "name server %s cannot be reached (%s); clients that ask it do not find this "
-                "broker. It is tried again every %d s; check namesrvAddr",
+                "name server %s cannot be reached (%s); clients that ask it may not find this "
+                "broker. It is tried again every %g s; check namesrvAddr",
                 self.address,
                 reason,
-                self._settings.register_name_server_period // 1000,
+                RECONNECT_S,
             )
         self._down = True
+
+
+def _ordered(body: bytes) -> list[str]:
+    """The topics of ORDER_TOPIC_CONFIG; what cannot be read names none."""
+    try:
+        return list(msgspec.convert(lenient_json.loads(body), _KvTable).table)
+    except ValueError as error:
+        log.warning("unreadable order configuration from a name server: %s", error)
+        return []
+
+
+class _KvTable(msgspec.Struct):
+    table: dict[str, str] = {}
 
 
 class Registrar:
@@ -176,18 +255,30 @@ class Registrar:
         """Register now, on every change, and from time to time."""
         self._running = True
         self._topics.changed = self._changed
-        self._tick()
+        for link in self._links:
+            link.start(self._everything)
+        self._schedule()
+
+    def _everything(self) -> tuple[dict[str, Topic], DataVersion]:
+        return self._permitted(self._topics.table), self._topics.version
 
     def _tick(self) -> None:
-        if not self._running:
-            return
-        self.register_all()
+        if self._running:
+            self.register_all()
+            self._schedule()
+
+    def _schedule(self) -> None:
         period_ms = self._settings.register_name_server_period
         self._clock.call_later(min(max(period_ms, PERIOD_MS_MIN), PERIOD_MS_MAX) / 1000, self._tick)
 
     def register_all(self) -> None:
         """Say everything to everybody."""
         self._register(self._topics.table)
+
+    def permission_changed(self) -> None:
+        """``brokerPermission`` is another one: every topic looks different now."""
+        self._topics.touch()
+        self.register_all()
 
     def _changed(self, topics: list[Topic]) -> None:
         """Only what changed: a name server keeps the topics that it is not told of."""

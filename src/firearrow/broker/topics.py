@@ -211,6 +211,11 @@ class Topics:
             self._announce([])
         self._store.delete_topic(name)
 
+    def touch(self) -> None:
+        """A new version of the same table, for whoever copies it: what it shows has changed."""
+        self.version = self.version.next(self._clock.now_ms())
+        self._store.save_config(TOPICS_FILE, self.chunks())
+
     def mark_ordered(self, ordered: Iterable[str]) -> None:
         """Set ``order`` on the topics that a name server lists in ORDER_TOPIC_CONFIG."""
         for name in ordered:

@@ -48,20 +48,40 @@ def decode(data: bytes, request_version: int, crc: int) -> Body:
         if data[:1] == b"\x78":
             return _compressed(data, request_version)
         return _json(lenient_json.loads(data), request_version)
-    except (ValueError, KeyError, AttributeError, struct.error, zlib.error) as error:
+    except (ValueError, KeyError, struct.error, zlib.error) as error:
         raise BodyError(f"unreadable registration: {error}") from None
 
 
+class _Wrapper(msgspec.Struct, rename="camel"):
+    """``TopicConfigAndMappingSerializeWrapper``, as far as it is used."""
+
+    topic_config_table: dict[str, dict[str, Any]] | None = None
+    data_version: DataVersion | None = None
+    topic_queue_mapping_info_map: dict[str, dict[str, Any]] | None = None
+
+
+class _Wrapped(msgspec.Struct, rename="camel"):
+    """``RegisterBrokerBody``."""
+
+    topic_config_serialize_wrapper: _Wrapper
+    filter_server_list: list[str] | None = None
+
+
 def _json(body: Any, request_version: int) -> Body:
-    wrapper = body["topicConfigSerializeWrapper"] if request_version >= WRAPPED_SINCE else body
+    filter_servers = None
+    if request_version >= WRAPPED_SINCE:
+        wrapped = msgspec.convert(body, _Wrapped)
+        wrapper, filter_servers = wrapped.topic_config_serialize_wrapper, wrapped.filter_server_list
+    else:
+        wrapper = msgspec.convert(body, _Wrapper)
     topics = {}
-    for name, config in (wrapper.get("topicConfigTable") or {}).items():
+    for name, config in (wrapper.topic_config_table or {}).items():
         topics[name] = msgspec.convert({"topicName": name, **config}, Topic)
     return Body(
         topics,
-        msgspec.convert(wrapper.get("dataVersion") or {}, DataVersion),
-        body.get("filterServerList") if request_version >= WRAPPED_SINCE else None,
-        wrapper.get("topicQueueMappingInfoMap") or {},
+        wrapper.data_version or DataVersion(),
+        filter_servers,
+        wrapper.topic_queue_mapping_info_map or {},
     )
 
 
@@ -75,24 +95,24 @@ def _compressed(data: bytes, request_version: int) -> Body:
     for _ in range(reader.count()):
         topic = _topic_line(reader.block().decode())
         body.topics[topic.name] = topic
-    body.filter_servers = lenient_json.loads(reader.block())
+    body.filter_servers = msgspec.convert(lenient_json.loads(reader.block()), list[str] | None)
     if request_version >= MAPPINGS_SINCE:
         for _ in range(reader.count()):
-            info = lenient_json.loads(reader.block())
-            body.mappings[info["topic"]] = info
+            info = msgspec.convert(lenient_json.loads(reader.block()), dict[str, Any])
+            body.mappings[str(info["topic"])] = info
     return body
 
 
 def _topic_line(line: str) -> Topic:
     name, read, write, perm, kind, *rest = line.split(" ", 5)
-    attributes = lenient_json.loads(rest[0].encode()) if rest and rest[0] else {}
+    attributes = lenient_json.loads(rest[0].encode()) if rest and rest[0] else None
     return Topic(
         name=name,
         read_queues=int(read),
         write_queues=int(write),
         perm=int(perm),
         filter_type=kind,
-        attributes=attributes or {},
+        attributes=msgspec.convert(attributes, dict[str, str] | None) or {},
     )
 
 

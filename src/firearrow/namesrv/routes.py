@@ -106,13 +106,14 @@ class RouteTable:
         mappings: Mapping[str, Any] | None = None,
     ) -> Registered | None:
         """Take over a registration; ``None`` when it is refused (cluster.md 1.2)."""
-        names = self.clusters.setdefault(broker.cluster, set())
-        names.add(broker.name)
         brokers = self.brokers.get(broker.name)
         first = brokers is None
+        whole = topics is None or len(topics) != 1
+        if not whole and (brokers is None or broker.broker_id not in brokers.addresses):
+            return None  # a broker's first registration is a whole one
         if brokers is None:
             brokers = self.brokers[broker.name] = BrokerSet(broker.cluster, broker.name, {})
-        brokers.cluster = broker.cluster
+        self._set_cluster(brokers, broker.cluster)
         brokers.acting_master = bool(broker.acting_master)
         brokers.zone = broker.zone
         previous_min = min(brokers.addresses, default=0)
@@ -126,8 +127,6 @@ class RouteTable:
             if rival is not None and rival.version.state_version > version.state_version:
                 self.alive.pop((broker.cluster, broker.address), None)
                 return Registered()  # a stale master may not take the place of the new one
-        if old_address is None and topics is not None and len(topics) == 1:
-            return None  # a broker's first registration is a whole one
         brokers.addresses[broker.broker_id] = broker.address
         first = first or old_address is None
         self._take_topics(broker, brokers, topics, version, first, mappings)
@@ -135,6 +134,18 @@ class RouteTable:
         if broker.broker_id < previous_min:
             self._note_min_change(brokers, offline=None, ha_address=broker.ha_address)
         return self._master_of(broker, brokers)
+
+    def _set_cluster(self, brokers: BrokerSet, cluster: str) -> None:
+        if brokers.cluster != cluster:
+            self._leave_cluster(brokers)
+            brokers.cluster = cluster
+        self.clusters.setdefault(cluster, set()).add(brokers.name)
+
+    def _leave_cluster(self, brokers: BrokerSet) -> None:
+        names = self.clusters.get(brokers.cluster, set())
+        names.discard(brokers.name)
+        if not names:
+            self.clusters.pop(brokers.cluster, None)
 
     def _take_topics(
         self,
@@ -265,11 +276,7 @@ class RouteTable:
                 self._note_min_change(brokers, offline=address, ha_address=ha_address)
 
     def _drop_name(self, name: str) -> None:
-        brokers = self.brokers.pop(name)
-        names = self.clusters.get(brokers.cluster, set())
-        names.discard(name)
-        if not names:
-            self.clusters.pop(brokers.cluster, None)
+        self._leave_cluster(self.brokers.pop(name))
         for topic in [topic for topic, queues in self.queues.items() if name in queues]:
             self._drop_queues(topic, name)
 

@@ -420,10 +420,10 @@ class NameServer:
     def put_kv(self, request: Request[PutKvConfig]) -> Answer:
         """PUT_KV_CONFIG (100)."""
         fields = request.fields
-        if fields.namespace is None or fields.key is None:
+        namespace, key, value = fields.namespace, fields.key, fields.value or ""
+        if namespace is None or key is None:
             return Reply(codes.SYSTEM_ERROR, "namespace or key is null")
-        self.kv.put(fields.namespace, fields.key, fields.value or "")
-        return Reply()
+        return _saved(lambda: self.kv.put(namespace, key, value))
 
     def get_kv(self, request: Request[KvKey]) -> Answer:
         """GET_KV_CONFIG (101)."""
@@ -438,8 +438,8 @@ class NameServer:
 
     def delete_kv(self, request: Request[KvKey]) -> Answer:
         """DELETE_KV_CONFIG (102)."""
-        self.kv.delete(request.fields.namespace, request.fields.key)
-        return Reply()
+        fields = request.fields
+        return _saved(lambda: self.kv.delete(fields.namespace, fields.key))
 
     def kv_namespace(self, request: Request[KvNamespace]) -> Answer:
         """GET_KVLIST_BY_NAMESPACE (219)."""
@@ -466,10 +466,26 @@ class NameServer:
                 continue
             try:
                 setattr(self.settings, field.name, msgspec.convert(text, field.type, strict=False))
-            except msgspec.ValidationError:
-                log.warning("%s=%s is no value for a %s", field.encode_name, text, field.type)
+            except msgspec.ValidationError as error:
+                log.warning(
+                    "%s=%s from %s is left out: %s",
+                    field.encode_name,
+                    text,
+                    request.peer.remote[0],
+                    error,
+                )
         return Reply()
 
 
 def _in_zone(broker: BrokerSet, zone: str) -> bool:
     return MASTER_ID not in broker.addresses or (broker.zone or "").lower() == zone.lower()
+
+
+def _saved(change: Callable[[], None]) -> Reply:
+    """The answer to a change that must be on the disk before it is shown."""
+    try:
+        change()
+    except OSError as error:
+        log.error("a key-value change is refused, it cannot be saved: %s", error)
+        return Reply(codes.SYSTEM_ERROR, f"it cannot be saved: {error.strerror}")
+    return Reply()
