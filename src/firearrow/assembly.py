@@ -11,6 +11,8 @@ from firearrow.broker.broker import Broker, Core
 from firearrow.config import BrokerSettings, as_properties
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
 from firearrow.features.retry import RetryRoom
+from firearrow.features.timer.due import precision_ms
+from firearrow.features.timer.room import TimerRoom
 from firearrow.model import names
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
@@ -18,6 +20,7 @@ from firearrow.store.disk import Disk
 from firearrow.store.filestore import FileStore
 from firearrow.store.recovery import open_store
 from firearrow.store.settings import StoreSettings
+from firearrow.store.timerfiles import TimerFiles
 
 STORE_SETTINGS: Final = frozenset(
     field.name for field in msgspec.structs.fields(StoreSettings) if field.name != "store_host"
@@ -52,4 +55,7 @@ def assemble(
     )
     delay = DelayRoom(settings, DueTimes(parse_levels(settings.message_delay_level)), store, clock)
     core.delay_progress = delay.progress_by_level
-    return Broker(core, retry, [retry, delay])
+    files = TimerFiles(store.disk, store.root, store.background, precision_ms(settings))
+    timer = TimerRoom(settings, store, files, core.writer, core.topics, clock, core.stats)
+    core.timer_state = timer.state
+    return Broker(core, retry, [retry, delay, timer])

@@ -48,6 +48,11 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     msg_trace_topic_name: str = "RMQ_SYS_TRACE_TOPIC"
     trace_on: bool = True
     timer_wheel_enable: bool = True
+    timer_max_delay_sec: int = 3 * 24 * 3600
+    timer_precision_ms: int = 1000
+    timer_roll_window_slot: int = 2 * 24 * 3600
+    recall_message_enable: bool = False
+    allow_recall_when_broker_not_writeable: bool = True
     validate_system_topic_when_update_topic: bool = True
     enable_mixed_message_type: bool = False
     reject_transaction_message: bool = False

@@ -75,6 +75,7 @@ class Core:
         self.properties: Callable[[], dict[str, Any]] = dict
         self.update: Update = dict
         self.delay_progress: Callable[[], Mapping[int, tuple[int, int]]] = dict
+        self.timer_state: Callable[[], Mapping[str, str]] = dict
 
     def load(self) -> None:
         """Read the tables from the store."""
@@ -176,7 +177,13 @@ class Broker:
             core.settings, core.store, core.topics, core.groups, core.members, core.offsets
         )
         runtime = RuntimeAdmin(
-            core.store, core.stats, core.clock, core.properties, core.update, core.delay_progress
+            core.store,
+            core.stats,
+            core.clock,
+            core.properties,
+            core.update,
+            core.delay_progress,
+            core.timer_state,
         )
         return {
             17: topics.create,

@@ -33,6 +33,8 @@ PUT_CODES: Final = {
     PutStatus.CREATE_FILE_FAILED: codes.SYSTEM_ERROR,
     PutStatus.MESSAGE_ILLEGAL: codes.MESSAGE_ILLEGAL,
     PutStatus.PROPERTIES_SIZE_EXCEEDED: codes.MESSAGE_ILLEGAL,
+    PutStatus.WHEEL_TIMER_MSG_ILLEGAL: codes.MESSAGE_ILLEGAL,
+    PutStatus.WHEEL_TIMER_NOT_ENABLE: codes.SYSTEM_ERROR,
 }
 
 _FRAME = struct.Struct(">II")
@@ -216,6 +218,8 @@ class Sender:
             return self._refused(put)
         self._stats.stored(topic, 1, put.end - put.physical_offset)
         identity = f"{put.physical_offset:016X}"
+        if put.recall_handle:
+            identity += f'","recallHandle":"{put.recall_handle}'
         if self._settings.flush_disk_type == "SYNC_FLUSH" and b"WAIT\x01false" not in (
             message.properties
         ):

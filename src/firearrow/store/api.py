@@ -24,6 +24,8 @@ class PutStatus(enum.Enum):
     CREATE_FILE_FAILED = "CREATE_MAPPED_FILE_FAILED"
     MESSAGE_ILLEGAL = "MESSAGE_ILLEGAL"
     PROPERTIES_SIZE_EXCEEDED = "PROPERTIES_SIZE_EXCEEDED"
+    WHEEL_TIMER_MSG_ILLEGAL = "WHEEL_TIMER_MSG_ILLEGAL"
+    WHEEL_TIMER_NOT_ENABLE = "WHEEL_TIMER_NOT_ENABLE"
 
 
 class Put(msgspec.Struct, gc=False):
@@ -36,6 +38,7 @@ class Put(msgspec.Struct, gc=False):
     queue_offset: int = -1  # of the (first) message in its queue
     store_timestamp: int = 0
     physical_offsets: tuple[int, ...] = ()  # of every record of a batch
+    recall_handle: str = ""  # of a timed message: what takes it back
 
 
 # Outcomes of a read: RocketMQ's names, which clients see as the remark (storage.md 3.10).

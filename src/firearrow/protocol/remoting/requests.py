@@ -131,6 +131,14 @@ class SearchOffset(Fields):
     boundary_type: str | None = None
 
 
+class RecallMessage(Fields):
+    """RECALL_MESSAGE (370)."""
+
+    topic: str
+    recall_handle: str = ""
+    producer_group: str | None = None
+
+
 # -- queries
 
 
@@ -503,6 +511,7 @@ REQUESTS: Final[dict[int, tuple[str, type[Fields]]]] = {
     352: ("GET_SUBSCRIPTIONGROUP_CONFIG", GroupName),
     353: ("UPDATE_AND_GET_GROUP_FORBIDDEN", GroupForbidden),
     361: ("LITE_PULL_MESSAGE", PullMessage),
+    370: ("RECALL_MESSAGE", RecallMessage),
     901: ("GET_BROKER_MEMBER_GROUP", BrokerMemberGroup),
     904: ("BROKER_HEARTBEAT", BrokerHeartbeat),
     907: ("GET_BROKER_HA_STATUS", NoFields),

@@ -1,0 +1,1 @@
+"""Messages delivered at an arbitrary time, and taking them back (``TimerMessageStore``)."""
