@@ -247,9 +247,7 @@ def test_units_and_slots_are_rocketmqs_to_the_byte(tmp_path: Path) -> None:
     timed(client, UNIQ_KEY="A", TIMER_DELAY_SEC=5)
     timed(client, UNIQ_KEY="B", TIMER_DELAY_SEC=5)
     world.clock.advance(1.5)
-    phy, size = [
-        (e.physical_offset, e.size) for e in world.store.entries("rmq_sys_wheel_timer", 0, 1, 1)
-    ][0]
+    (entry,) = world.store.entries("rmq_sys_wheel_timer", 0, 1, 1)
     world.stop()
     log_file = tmp_path / "timerlog" / f"{0:020d}"
     assert log_file.stat().st_size == 104_857_600
