@@ -152,7 +152,7 @@ async def _serve(plan: Plan, started_s: float, say: Callable[[str], None]) -> No
         say(f"firearrow ready in {elapsed:.2f} s  {server.describe()}")
         await stop.wait()
         log.info("stopping")
-        await server.unregister()
+        await server.leave()
     log.info("stopped")
 
 
@@ -177,6 +177,7 @@ class Server:
         self.broker: Broker | None = None
         self.registrar: Registrar | None = None
         self._addresses: dict[str, str] = {}
+        self._broker_listeners: list[Listener] = []
 
     def describe(self) -> str:
         """``namesrv=host:port broker=host:port store=dir``."""
@@ -228,6 +229,7 @@ class Server:
     async def _start_broker(self, store: FileStore) -> None:
         plan, settings = self.plan, self.plan.settings
         self._stack.callback(store.close)
+        self._stack.callback(self.background.close)  # a save under way must not overtake the last
         host = settings.broker_ip1 or _advertised(plan.host)
         port = plan.broker_port or _free_broker_port(plan.host)
         self.broker = broker = assemble(settings, store, self.clock, (host, port))
@@ -237,7 +239,8 @@ class Server:
         self._stack.callback(broker.stop)
         listener = await self._listen(port, broker.routes(), broker.session_closed)
         fast_port = port - FAST_PORT_BELOW
-        await self._listen(fast_port, broker.fast_routes(), broker.session_closed)
+        fast = await self._listen(fast_port, broker.fast_routes(), broker.session_closed)
+        self._broker_listeners = [listener, fast]
         broker.start()
         self._register(core, host, port)
         self._addresses["broker"] = _shown(plan.host, listener)
@@ -304,16 +307,20 @@ class Server:
         self._stack.push_async_callback(listener.drain, DRAIN_S)
         return listener
 
-    async def unregister(self) -> None:
-        """Leave the name servers before anything closes, so that clients go elsewhere."""
+    async def leave(self) -> None:
+        """Say goodbye: first to the name servers, so that clients go elsewhere, then to clients."""
         if self.registrar is not None:
             gone = asyncio.Event()
             self.registrar.stop(gone.set)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gone.wait(), UNREGISTER_S)
         if self.broker is not None:
-            # Whoever waits hears something now: some clients would wait out their own time-out.
+            # Whoever waits hears something now, since some clients would wait out their own
+            # time-out; and in the same step the connections close, since an answered client pulls
+            # again at once, and would wait for the answer to that pull.
             self.broker.long_poll.wake_all()
+            for listener in self._broker_listeners:
+                listener.hang_up()
 
 
 class LocalNameServer:

@@ -245,11 +245,15 @@ class Listener:
         for waiting in list(self._waiting):
             self._refuse(waiting, "the listener closes", logging.DEBUG)
 
-    async def drain(self, grace_s: float = 3.0) -> None:
-        """Stop accepting, close every connection after what was written left, then by force."""
+    def hang_up(self) -> None:
+        """Stop accepting, and begin to close every connection: what was written still leaves."""
         self.close()
         for connection in list(self.connections):
             connection.close("the server stops")
+
+    async def drain(self, grace_s: float = 3.0) -> None:
+        """Stop accepting, close every connection after what was written left, then by force."""
+        self.hang_up()
         await self._connections.gone(self._clock, grace_s)
         await self.close_all()
 
