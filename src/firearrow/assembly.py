@@ -13,6 +13,7 @@ from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
 from firearrow.features.retry import RetryRoom
 from firearrow.features.timer.due import precision_ms
 from firearrow.features.timer.room import TimerRoom
+from firearrow.features.transaction import TransactionRoom
 from firearrow.model import names
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
@@ -58,4 +59,15 @@ def assemble(
     files = TimerFiles(store.disk, store.root, store.background, precision_ms(settings))
     timer = TimerRoom(settings, store, files, core.writer, core.topics, clock, core.stats)
     core.timer_state = timer.state
-    return Broker(core, retry, [retry, delay, timer])
+    transaction = TransactionRoom(
+        settings,
+        store,
+        core.writer,
+        core.topics,
+        core.offsets,
+        core.members,
+        clock,
+        core.store_host,
+    )
+    # A half message is not delayed: its commit is.
+    return Broker(core, retry, [retry, transaction, delay, timer])

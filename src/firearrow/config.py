@@ -56,6 +56,11 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     validate_system_topic_when_update_topic: bool = True
     enable_mixed_message_type: bool = False
     reject_transaction_message: bool = False
+    transaction_time_out: int = 6000
+    transaction_check_interval: int = 30_000
+    transaction_check_max: int = 15
+    transaction_op_msg_max_size: int = 4096
+    transaction_op_batch_interval: int = 3000
     start_accept_send_request_time_stamp: int = 0
     enable_property_filter: bool = False
     lite_pull_message_enable: bool = True

@@ -15,7 +15,7 @@ from firearrow.codec.batch import BatchError, decode_batch
 from firearrow.codec.hashes import java_hash
 from firearrow.codec.message_id import offset_message_id, parse_offset_message_id
 from firearrow.codec.properties import find_property, format_properties, parse_properties
-from firearrow.codec.record import RecordError, decode_record, split_records
+from firearrow.codec.record import RecordError, decode_record, encode_record, split_records
 from firearrow.model.network import SessionError
 from firearrow.protocol.remoting.headers import decode_header
 
@@ -75,6 +75,7 @@ def test_the_record_of_the_reference() -> None:
     assert (record.topic, record.queue_id, record.body) == ("TopicTest", 3, b"Hello RocketMQ")
     assert (record.queue_offset, record.physical_offset) == (7, 0x4000)
     assert parse_properties(record.properties) == {"TAGS": "TagA"}
+    assert encode_record(record) == RECORD
     assert offset_message_id(record.store_host, record.physical_offset) == (
         "C0A8011400002A9F0000000000004000"
     )

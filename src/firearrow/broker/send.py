@@ -35,6 +35,7 @@ PUT_CODES: Final = {
     PutStatus.PROPERTIES_SIZE_EXCEEDED: codes.MESSAGE_ILLEGAL,
     PutStatus.WHEEL_TIMER_MSG_ILLEGAL: codes.MESSAGE_ILLEGAL,
     PutStatus.WHEEL_TIMER_NOT_ENABLE: codes.SYSTEM_ERROR,
+    PutStatus.NO_PERMISSION: codes.NO_PERMISSION,
 }
 
 _FRAME = struct.Struct(">II")

@@ -32,6 +32,7 @@ QUEUE_OFFSET_AT: Final = 20
 PHYSICAL_OFFSET_AT: Final = 28
 SYS_FLAG_AT: Final = 36
 RECORD_BYTES_MIN: Final = 91  # V1, IPv4, everything variable empty
+TOPIC_BYTES_V1_MAX: Final = 127
 
 _HEAD = struct.Struct(">iIiiiqqiq")  # total size .. born timestamp: 48 bytes
 _MIDDLE = struct.Struct(">iq")  # reconsume times, prepared transaction offset
@@ -129,6 +130,42 @@ def _decode(data: bytes, check_crc: bool) -> Record:
         topic=data[topic_at : properties_at - 2].decode(),
         properties=data[properties_at:],
     )
+
+
+def encode_record(record: Record) -> bytes:
+    """The record as bytes, its lengths and its address bits as its fields have them; ``size`` and
+    ``version`` are not looked at."""
+    topic = record.topic.encode()
+    short = len(topic) <= TOPIC_BYTES_V1_MAX
+    sys_flag = record.sys_flag & ~(SYS_BORN_HOST_V6 | SYS_STORE_HOST_V6)
+    sys_flag |= SYS_BORN_HOST_V6 if len(record.born_host) == 20 else 0
+    sys_flag |= SYS_STORE_HOST_V6 if len(record.store_host) == 20 else 0
+    tail = b"".join(
+        (
+            record.born_host,
+            _I8.pack(record.store_timestamp),
+            record.store_host,
+            _MIDDLE.pack(record.reconsume_times, record.prepared_offset),
+            _I4.pack(len(record.body)),
+            record.body,
+            len(topic).to_bytes(1 if short else 2),
+            topic,
+            _I2.pack(len(record.properties)),
+            record.properties,
+        )
+    )
+    head = _HEAD.pack(
+        _HEAD.size + len(tail),
+        MAGIC_V1 if short else MAGIC_V2,
+        record.body_crc,
+        record.queue_id,
+        record.flag,
+        record.queue_offset,
+        record.physical_offset,
+        sys_flag,
+        record.born_timestamp,
+    )
+    return head + tail
 
 
 def split_records(data: bytes) -> list[bytes]:

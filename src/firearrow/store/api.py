@@ -26,6 +26,7 @@ class PutStatus(enum.Enum):
     PROPERTIES_SIZE_EXCEEDED = "PROPERTIES_SIZE_EXCEEDED"
     WHEEL_TIMER_MSG_ILLEGAL = "WHEEL_TIMER_MSG_ILLEGAL"
     WHEEL_TIMER_NOT_ENABLE = "WHEEL_TIMER_NOT_ENABLE"
+    NO_PERMISSION = "NO_PERMISSION"  # a room's refusal, no status of RocketMQ's
 
 
 class Put(msgspec.Struct, gc=False):

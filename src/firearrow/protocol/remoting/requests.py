@@ -77,6 +77,13 @@ class EndTransaction(Fields):
     topic: str | None = None
 
 
+class ResumeCheckHalfMessage(Fields):
+    """RESUME_CHECK_HALF_MESSAGE (323). ``msg_id`` is the offset id."""
+
+    msg_id: str
+    topic: str | None = None
+
+
 # -- pulling and offsets
 
 
@@ -500,6 +507,7 @@ REQUESTS: Final[dict[int, tuple[str, type[Fields]]]] = {
     320: ("SEND_BATCH_MESSAGE", SendMessageV2),
     321: ("QUERY_CONSUME_QUEUE", QueryConsumeQueue),
     322: ("QUERY_DATA_VERSION", BrokerOfCluster),
+    323: ("RESUME_CHECK_HALF_MESSAGE", ResumeCheckHalfMessage),
     324: ("SEND_REPLY_MESSAGE", SendMessage),
     325: ("SEND_REPLY_MESSAGE_V2", SendMessageV2),
     327: ("ADD_WRITE_PERM_OF_BROKER", BrokerName),
