@@ -21,7 +21,6 @@ from interop.servers import FirearrowServer, JavaServer  # noqa: E402
 # Features that Firearrow does not serve yet, said by the scenario that would need them. A scenario
 # that works all the same counts as it does.
 NOT_SERVED = {
-    "transaction": "transaction messages are not served yet",
     "request and reply": "request and reply is not served yet",
     "SQL92 filter": "SQL92 filters are not served yet",
 }

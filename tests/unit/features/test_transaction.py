@@ -240,6 +240,16 @@ def test_a_delay_counts_from_the_commit(world: World, client: Connection) -> Non
     assert bodies(client) == [b"pay"]
 
 
+def test_a_time_counts_from_the_commit(world: World, client: Connection) -> None:
+    sent = send_half(world, client, more="TIMER_DELAY_SEC\x0110\x02")
+    world.clock.advance(20)
+    end(client, sent, COMMIT)
+    world.clock.advance(8)
+    assert arrived(client) == []
+    world.clock.advance(4)
+    assert bodies(client) == [b"pay"]
+
+
 def test_a_committed_message_that_is_given_back_is_retried(
     world: World, client: Connection
 ) -> None:
