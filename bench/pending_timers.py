@@ -85,11 +85,12 @@ async def main(count: int, root: str) -> None:
     )
     await asyncio.sleep(max(0.0, (due_ms - clock.now_ms()) / 1000))
     await until(lambda: sum(store.max_offset("timed", queue) for queue in range(8)) >= count)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     late_ms = clock.now_ms() - due_ms - 1000 * WINDOW_S
     print(
         f"delivered {count / WINDOW_S:,.0f}/s for {WINDOW_S} s, the last one {late_ms} ms after "
-        f"its time; memory +{resident_mb() - before_mb:.1f} MB; longest stall {stalls.take():.0f} ms; "
-        f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB with mapped files"
+        f"its time; memory +{resident_mb() - before_mb:.1f} MB (peak with mapped files "
+        f"{peak_mb:.0f} MB); longest stall {stalls.take():.0f} ms"
     )
     broker.stop()
     store.close()
