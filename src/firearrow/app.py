@@ -7,44 +7,39 @@ import contextlib
 import errno
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from firearrow.assembly import STORE_SETTINGS, assemble, open_broker_store
 from firearrow.broker.broker import Broker, Core
-from firearrow.broker.registration import (
-    Everything,
-    NameServerLink,
-    Registrar,
-    RemoteNameServer,
-)
-from firearrow.config import BrokerSettings, replace_in_file, update
+from firearrow.broker.registration import NameServerLink, Registrar, RemoteNameServer
+from firearrow.codec import java_properties
+from firearrow.codec.addresses import join_address
+from firearrow.config import ConfigError, parse_addresses, update
 from firearrow.features.delay import LevelError
-from firearrow.model.topic import DataVersion, Topic
+from firearrow.local_registration import LocalNameServer
 from firearrow.namesrv.kv import KvConfig
-from firearrow.namesrv.routes import Registration
 from firearrow.namesrv.service import NameServer
-from firearrow.namesrv.settings import NamesrvSettings
+from firearrow.plan import Plan, read_properties
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
 from firearrow.store.commitlog import WrongFileSize
 from firearrow.store.disk import RealDisk
 from firearrow.store.filestore import FileStore, StoreLocked
 from firearrow.transport import loop
 from firearrow.transport.limits import Limits
-from firearrow.transport.listener import Listener, PortBusy, listen
+from firearrow.transport.listener import Listener, PortBusy, bind, listen_on
 from firearrow.transport.network import SocketNetwork
-from firearrow.transport.tls import TlsConfigError, TlsMode, TlsPolicy
+from firearrow.transport.tls import TlsConfigError
 
 log = logging.getLogger(__name__)
 
-DEFAULT_STORE: Final = "./firearrow-store"
-DEFAULT_BROKER_PORT: Final = 10911
 FAST_PORT_BELOW: Final = 2
 HA_PORT_ABOVE: Final = 1
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 DRAIN_S: Final = 3.0
 UNREGISTER_S: Final = 3.0
 FREE_PORT_TRIES: Final = 20
@@ -55,67 +50,13 @@ class StartError(Exception):
     """The server cannot start; the text is one sentence that says what to do."""
 
 
-@dataclass
-class Plan:
-    """What to run."""
-
-    settings: BrokerSettings
-    store: str
-    host: str = "127.0.0.1"
-    namesrv: bool = True
-    broker: bool = True
-    namesrv_port: int = 9876
-    broker_port: int = DEFAULT_BROKER_PORT
-    config_path: str | None = None
-    tls: TlsPolicy = field(default_factory=TlsPolicy)
-
-    @classmethod
-    def from_options(
-        cls,
-        settings: BrokerSettings,
-        config_path: str | None,
-        *,
-        namesrv: bool,
-        broker: bool,
-        host: str,
-        store: str | None,
-        tls_mode: str,
-        tls_cert: str | None,
-        tls_key: str | None,
-        tls_test_certificate: bool,
-        namesrv_port: int = 9876,
-        broker_port: int | None = None,
-        namesrv_addr: str | None = None,
-    ) -> Plan:
-        """From the command line's flags, which go before the file."""
-        if namesrv_addr:
-            settings.namesrv_addr = namesrv_addr
-        tls = TlsPolicy(
-            TlsMode(tls_mode),
-            Path(tls_cert) if tls_cert else None,
-            Path(tls_key) if tls_key else None,
-            test_certificate=tls_test_certificate,
-        )
-        return cls(
-            settings,
-            store or settings.store_path_root_dir or DEFAULT_STORE,
-            host,
-            namesrv,
-            broker,
-            namesrv_port,
-            settings.listen_port if broker_port is None else broker_port,
-            config_path,
-            tls,
-        )
-
-
-def run(plan: Plan, warnings: list[str], started_s: float, say: Callable[[str], None]) -> None:
+def run(plan: Plan, started_s: float, say: Callable[[str], None]) -> None:
     """Run until a signal comes. ``say`` gets the ready line.
 
     Raises:
         StartError: it cannot start.
     """
-    for warning in warnings:
+    for warning in plan.warnings:
         log.warning("%s", warning)
     try:
         loop.run(_serve(plan, started_s, say))
@@ -129,18 +70,18 @@ def _explain(error: OSError, plan: Plan) -> str:
     where = error.filename or plan.store
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"cannot write {where}: {error.strerror}; give a directory of yours with --store"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return f"cannot use {where}: it is no directory; give one with --store"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk of {where} is full; free space, or give another directory with --store"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{plan.host} is not an address of this machine; see --host"
     return f"{where}: {error.strerror or error}"
 
 
 async def _serve(plan: Plan, started_s: float, say: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     running = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        running.add_signal_handler(number, _signalled, stop, number)
+    for number in SIGNALS:
+        running.add_signal_handler(number, _signalled, stop)
     async with contextlib.AsyncExitStack() as stack:
         server = Server(plan, stack)
         await server.start()
@@ -156,10 +97,12 @@ async def _serve(plan: Plan, started_s: float, say: Callable[[str], None]) -> No
     log.info("stopped")
 
 
-def _signalled(stop: asyncio.Event, number: int) -> None:
-    """The first signal stops cleanly; the next one has its ordinary effect."""
+def _signalled(stop: asyncio.Event) -> None:
+    """The first signal stops cleanly; the next one ends the process at once."""
     stop.set()
-    asyncio.get_running_loop().remove_signal_handler(number)
+    for number in SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Server:
@@ -186,12 +129,53 @@ class Server:
     async def start(self) -> None:
         """Open everything, in an order in which nobody sees a half-recovered broker."""
         plan = self.plan
-        store = self._open_store() if plan.broker else None
+        # Ports first: a busy one is told before the store is touched.
+        name_server = broker = None
         if plan.namesrv:
-            await self._start_name_server()
-        if store is not None:
-            await self._start_broker(store)
+            name_server = await self._bind(plan.namesrv_port, "--namesrv-port")
+        if plan.broker:
+            broker = await self._bind_broker()
+        store = self._open_store() if plan.broker else None
+        if name_server is not None:
+            self._start_name_server(name_server)
+        if store is not None and broker is not None:
+            self._start_broker(store, *broker)
             self._addresses["store"] = plan.store
+
+    async def _bind(self, port: int, option: str, *, hold: bool = False) -> socket.socket:
+        host = self.plan.host
+        try:
+            sock = await bind(host, port, hold=hold)
+        except PortBusy:
+            raise StartError(
+                f"port {port} on {host} is in use: stop the other server, or choose another port "
+                f"with {option}"
+            ) from None
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                raise StartError(f"{host} is not an address of this machine; see --host") from None
+            raise StartError(
+                f"cannot listen on port {port} of {host}: {error.strerror}; choose another port "
+                f"with {option}"
+            ) from None
+        self._stack.callback(sock.close)
+        return sock
+
+    async def _bind_broker(self) -> tuple[socket.socket, socket.socket]:
+        """The broker's port, and the fast port below it."""
+        option = "--broker-port (listenPort)"
+        wanted = self.plan.broker_port
+        if wanted:
+            fast_option = f"{option}; it is the fast port, {wanted} minus {FAST_PORT_BELOW}"
+            main = await self._bind(wanted, option)
+            return main, await self._bind(wanted - FAST_PORT_BELOW, fast_option)
+        for _ in range(FREE_PORT_TRIES):
+            main = await self._bind(0, option, hold=True)
+            port = _port_of(main)
+            with contextlib.suppress(StartError):
+                return main, await self._bind(port - FAST_PORT_BELOW, option, hold=True)
+            main.close()
+        raise StartError("there are no two free ports for a broker")
 
     def _open_store(self) -> FileStore:
         root = str(Path(self.plan.store).resolve())
@@ -200,21 +184,29 @@ class Server:
 
     # -- name server
 
-    async def _start_name_server(self) -> None:
-        plan = self.plan
-        file = Path(plan.store) / "kvConfig.json"
-        kv = KvConfig(lambda data: _write(file, data))
+    def _start_name_server(self, sock: socket.socket) -> None:
+        settings = self.plan.namesrv_settings
+        settings.listen_port = _port_of(sock)
+        settings.bind_address = self.plan.host
+        file = Path(settings.kv_config_path or Path(self.plan.store) / "kvConfig.json")
+        kv = KvConfig(lambda data: write_file(file, data))
         if file.exists():
-            kv.load(file.read_bytes())
-        server = NameServer(self.clock, NamesrvSettings(), kv, self._notify)
+            try:
+                kv.load(file.read_bytes())
+            except ValueError as error:
+                raise StartError(
+                    f"{file} is unreadable ({error}); repair it, or move it away"
+                ) from None
+        server = NameServer(self.clock, settings, kv, self._notify)
+        if not self.plan.broker:
+            server.save_settings = self._save_settings
         self.name_server = server
-        listener = await self._listen(plan.namesrv_port, server.routes(), server.session_closed)
+        self._listen(sock, server.routes(), server.session_closed)
         server.start()
-        self._addresses["namesrv"] = _shown(plan.host, listener)
+        self._addresses["namesrv"] = self._shown(sock)
 
     def _notify(self, address: str, code: int, ext: dict[str, str]) -> None:
         """A one-way request to a broker, over a connection of its own."""
-        host, _, port = address.rpartition(":")
 
         def session(peer: Any) -> RemotingSession:
             made = RemotingSession(peer, Dispatcher({}), self.clock)
@@ -222,49 +214,62 @@ class Server:
             self.clock.call_soon(peer.close, "notified")
             return made
 
-        self.network.connect(host, int(port), session, lambda reason: None)
+        try:
+            ((host, port),) = parse_addresses(address)
+        except ValueError:  # a broker may say anything of itself
+            log.warning("a broker registered with %r, which is no address", address)
+        else:
+            self.network.connect(host, port, session, lambda reason: None)
 
     # -- broker
 
-    async def _start_broker(self, store: FileStore) -> None:
-        plan, settings = self.plan, self.plan.settings
+    def _start_broker(self, store: FileStore, sock: socket.socket, fast: socket.socket) -> None:
+        settings = self.plan.settings
         self._stack.callback(store.close)
         self._stack.callback(self.background.close)  # a save under way must not overtake the last
-        host = settings.broker_ip1 or _advertised(plan.host)
-        port = plan.broker_port or _free_broker_port(plan.host)
+        host, port = settings.broker_ip1.strip("[]") or _advertised(sock), _port_of(sock)
+        settings.listen_port = port
         self.broker = broker = assemble(settings, store, self.clock, (host, port))
         core = broker.core
         core.update = lambda wanted: self._update_settings(wanted, store)
         store.start()
         self._stack.callback(broker.stop)
-        listener = await self._listen(port, broker.routes(), broker.session_closed)
-        fast_port = port - FAST_PORT_BELOW
-        fast = await self._listen(fast_port, broker.fast_routes(), broker.session_closed)
-        self._broker_listeners = [listener, fast]
+        self._broker_listeners = [
+            self._listen(sock, broker.routes(), broker.session_closed),
+            self._listen(fast, broker.fast_routes(), broker.session_closed),
+        ]
         broker.start()
         self._register(core, host, port)
-        self._addresses["broker"] = _shown(plan.host, listener)
+        self._addresses["broker"] = self._shown(sock)
 
     def _update_settings(self, wanted: Mapping[str, str], store: FileStore) -> Mapping[str, str]:
         """UPDATE_BROKER_CONFIG: counts at once, and stands in the file for the next start."""
         settings = self.plan.settings
-        changed = update(settings, wanted)
+        changed = update(settings, wanted, self._save_settings)
         for name in STORE_SETTINGS:
             setattr(store.settings, name, getattr(settings, name))
-        if changed and self.plan.config_path is not None:
-            file = Path(self.plan.config_path)
-            _write(file, replace_in_file(file.read_text("utf-8"), changed).encode())
         if "brokerPermission" in changed and self.registrar is not None:
             self.registrar.permission_changed()
         return changed
 
+    def _save_settings(self, changed: Mapping[str, str]) -> None:
+        """Write changed settings into the file that this process was started with."""
+        path = self.plan.config_path
+        if changed and path is not None:
+            try:
+                text = java_properties.replace(read_properties(path), changed)
+                write_file(Path(path), text.encode())
+            except OSError as error:
+                raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+
     def _register(self, core: Core, host: str, port: int) -> None:
-        plan, settings = self.plan, self.plan.settings
+        settings = self.plan.settings
         ha_port = settings.ha_listen_port or port + HA_PORT_ABOVE
-        address, ha_address = f"{host}:{port}", f"{settings.broker_ip2 or host}:{ha_port}"
+        address = join_address(host, port)
+        ha_address = join_address(settings.broker_ip2.strip("[]") or host, ha_port)
         links: list[NameServerLink] = []
         if self.name_server is not None:
-            if plan.host in ANY_ADDRESS and not settings.broker_ip1:
+            if not settings.broker_ip1:
                 self.name_server.local_broker = address
             links.append(
                 LocalNameServer(
@@ -273,14 +278,14 @@ class Server:
             )
         links += [
             RemoteNameServer(
-                name_server,
+                join_address(*name_server),
                 settings,
                 (address, ha_address),
                 self.network,
                 self.clock,
                 core.topics.mark_ordered,
             )
-            for name_server in filter(None, map(str.strip, settings.namesrv_addr.split(";")))
+            for name_server in parse_addresses(settings.namesrv_addr)
         ]
         if not links:
             log.warning(
@@ -292,13 +297,15 @@ class Server:
 
     # -- both
 
-    async def _listen(
-        self, port: int, routes: Mapping[int, Route], closed: Callable[[RemotingSession], None]
+    def _listen(
+        self,
+        sock: socket.socket,
+        routes: Mapping[int, Route],
+        closed: Callable[[RemotingSession], None],
     ) -> Listener:
         dispatcher = Dispatcher(routes)
-        listener = await listen(
-            self.plan.host,
-            port,
+        listener = listen_on(
+            sock,
             lambda peer: RemotingSession(peer, dispatcher, self.clock, closed),
             tls=self.plan.tls,
             limits=Limits(),
@@ -306,6 +313,9 @@ class Server:
         )
         self._stack.push_async_callback(listener.drain, DRAIN_S)
         return listener
+
+    def _shown(self, sock: socket.socket) -> str:
+        return join_address(self.plan.host, _port_of(sock))
 
     async def leave(self) -> None:
         """Say goodbye: first to the name servers, so that clients go elsewhere, then to clients."""
@@ -323,51 +333,13 @@ class Server:
                 listener.hang_up()
 
 
-class LocalNameServer:
-    """The name server of this process, as the registrar sees it."""
-
-    def __init__(
-        self,
-        server: NameServer,
-        settings: BrokerSettings,
-        address: str,
-        ha_address: str,
-        order_topics: Callable[[list[str]], None],
-    ) -> None:
-        self._server = server
-        self._settings = settings
-        self._address = address
-        self._ha_address = ha_address
-        self._order_topics = order_topics
-
-    def start(self, everything: Everything) -> None:
-        self.register(*everything())
-
-    def register(self, topics: dict[str, Topic], version: DataVersion) -> None:
-        settings = self._settings
-        broker = Registration(
-            settings.broker_cluster_name,
-            settings.broker_name,
-            settings.broker_id,
-            self._address,
-            self._ha_address,
-            acting_master=False,
-        )
-        self._server.register(broker, topics, version, self)
-        self._order_topics(list(self._server.order_topics() or ()))
-
-    def unregister(self, done: Callable[[], None]) -> None:
-        settings = self._settings
-        self._server.unregister(settings.broker_cluster_name, settings.broker_name, self._address)
-        done()
+def _port_of(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
 
 
-def _shown(host: str, listener: Listener) -> str:
-    return f"{host}:{listener.address[1]}"
-
-
-def _advertised(host: str) -> str:
-    """The address that other machines use when the server listens on all."""
+def _advertised(sock: socket.socket) -> str:
+    """The address that clients elsewhere use; a guess when the server listens on all."""
+    host = str(sock.getsockname()[0])
     if host not in ANY_ADDRESS:
         return host
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -378,20 +350,15 @@ def _advertised(host: str) -> str:
             return "127.0.0.1"
 
 
-def _free_broker_port(host: str) -> int:
-    """A port that is free, and the fast port below it too."""
-    for _ in range(FREE_PORT_TRIES):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind((host, 0))
-            port = int(first.getsockname()[1])
-            with contextlib.suppress(OSError):
-                second.bind((host, port - FAST_PORT_BELOW))
-                return port
-    raise OSError(errno.EADDRINUSE, "no two free ports for the broker")
-
-
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a file in one step that a power failure does not tear; links stay links."""
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        if path.exists():
+            os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import difflib
 import platform
+import posixpath
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
+from msgspec import Meta
+
+from firearrow.codec import java_properties
 
 FLUSH_TYPES: Final = ("ASYNC_FLUSH", "SYNC_FLUSH")
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
+
+# What numbers may be; a plain `int` must not be negative.
+Port = Annotated[int, Meta(ge=0, le=65535)]
+BrokerPort = Annotated[int, Meta(ge=3, le=65534)]  # the fast port is this minus 2, HA plus 1
+Percent = Annotated[int, Meta(ge=1, le=100)]
+Positive = Annotated[int, Meta(ge=1)]
+Permission = Annotated[int, Meta(ge=0, le=7)]
 
 
 class ConfigError(ValueError):
@@ -31,25 +43,26 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     broker_id: int = 0
     broker_ip1: str = msgspec.field(default="", name="brokerIP1")
     broker_ip2: str = msgspec.field(default="", name="brokerIP2")
-    listen_port: int = 10911
-    ha_listen_port: int = 0  # 0: the listen port plus 1
+    listen_port: BrokerPort = 10911
+    ha_listen_port: Port = 0  # 0: the listen port plus 1
+    bind_address: str = ""
     namesrv_addr: str = ""
     region_id: str = "DefaultRegion"
     broker_role: str = "ASYNC_MASTER"
-    register_name_server_period: int = 30_000
+    register_name_server_period: Positive = 30_000
     # what clients may do
-    broker_permission: int = 6
+    broker_permission: Permission = 6
     auto_create_topic_enable: bool = True
     auto_create_subscription_group: bool = True
     cluster_topic_enable: bool = True
     broker_topic_enable: bool = True
-    default_topic_queue_nums: int = 8
+    default_topic_queue_nums: Annotated[int, Meta(ge=1, le=65535)] = 8
     trace_topic_enable: bool = False
     msg_trace_topic_name: str = "RMQ_SYS_TRACE_TOPIC"
     trace_on: bool = True
     timer_wheel_enable: bool = True
     timer_max_delay_sec: int = 3 * 24 * 3600
-    timer_precision_ms: int = 1000
+    timer_precision_ms: Positive = 1000
     timer_roll_window_slot: int = 2 * 24 * 3600
     recall_message_enable: bool = False
     allow_recall_when_broker_not_writeable: bool = True
@@ -71,89 +84,80 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     config_black_list: str = "configBlackList;brokerConfigPath"
     # consumers
     long_polling_enable: bool = True
-    short_polling_time_mills: int = 1000
+    short_polling_time_mills: Positive = 1000
     notify_consumer_ids_changed_enable: bool = True
-    channel_expired_timeout: int = 120_000
-    flush_consumer_offset_interval: int = 5000
+    channel_expired_timeout: Positive = 120_000
+    flush_consumer_offset_interval: Positive = 5000
     message_delay_level: str = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h"
-    flush_delay_offset_interval: int = 10_000
-    default_query_max_num: int = 32
-    max_msgs_num_batch: int = 64
+    flush_delay_offset_interval: Positive = 10_000
+    default_query_max_num: Positive = 32
+    max_msgs_num_batch: Positive = 64
     # the store
     store_path_root_dir: str = ""
-    mapped_file_size_commit_log: int = 1024 * 1024 * 1024
-    mapped_file_size_consume_queue: int = 300_000 * 20
-    max_message_size: int = 4 * 1024 * 1024
+    mapped_file_size_commit_log: Annotated[int, Meta(ge=65536, le=0x7FFFFFFF)] = 1024 * 1024 * 1024
+    mapped_file_size_consume_queue: Annotated[int, Meta(ge=20, le=0x7FFFFFFF)] = 300_000 * 20
+    max_message_size: Annotated[int, Meta(ge=1, le=FRAME_BYTES_MAX)] = 4 * 1024 * 1024
     flush_disk_type: str = "ASYNC_FLUSH"
-    flush_interval_commit_log: int = 500
-    sync_flush_timeout: int = 5000
-    flush_interval_consume_queue: int = 1000
-    flush_consume_queue_thorough_interval: int = 60_000
-    max_transfer_bytes_on_message_in_memory: int = 256 * 1024
-    max_transfer_count_on_message_in_memory: int = 32
-    max_transfer_bytes_on_message_in_disk: int = 64 * 1024
-    max_transfer_count_on_message_in_disk: int = 8
-    max_filter_message_size: int = 16_000
-    access_message_in_memory_max_ratio: int = 40
+    flush_interval_commit_log: Positive = 500
+    sync_flush_timeout: Positive = 5000
+    flush_interval_consume_queue: Positive = 1000
+    flush_consume_queue_thorough_interval: Positive = 60_000
+    max_transfer_bytes_on_message_in_memory: Positive = 256 * 1024
+    max_transfer_count_on_message_in_memory: Positive = 32
+    max_transfer_bytes_on_message_in_disk: Positive = 64 * 1024
+    max_transfer_count_on_message_in_disk: Positive = 8
+    max_filter_message_size: Positive = 16_000
+    access_message_in_memory_max_ratio: Percent = 40
     message_index_enable: bool = True
-    max_hash_slot_num: int = 5_000_000
-    max_index_num: int = 20_000_000
+    max_hash_slot_num: Positive = 5_000_000
+    max_index_num: Annotated[int, Meta(ge=2)] = 20_000_000
     file_reserved_time: int = 72
     delete_when: str = "04"
-    clean_resource_interval: int = 10_000
-    delete_file_batch_max: int = 10
+    clean_resource_interval: Positive = 10_000
+    delete_file_batch_max: Positive = 10
     clean_file_forcibly_enable: bool = True
-    disk_max_used_space_ratio: int = 75
-    disk_space_clean_forcibly_ratio: int = 85
-    disk_space_warning_level_ratio: int = 90
+    disk_max_used_space_ratio: Percent = 75
+    disk_space_clean_forcibly_ratio: Percent = 85
+    disk_space_warning_level_ratio: Percent = 90
 
 
 _FIELDS: Final = {field.encode_name: field for field in msgspec.structs.fields(BrokerSettings)}
 
 # Keys of RocketMQ that mean something to a Java broker and nothing here: its thread pools, memory
-# management and features that are not served yet. A broker.conf that sets them is not warned about.
+# management and the like. A broker.conf that sets them is not warned about.
 WITHOUT_EFFECT: Final = re.compile(
     r".*ThreadPoolNums|.*ThreadPoolQueueCapacity|waitTimeMills\w+|transientStorePool\w*|warmMapedFile\w*"
     r"|server\w+|client\w+|useEpollNativeSelector|transferMsgByHeap|useReentrantLockWhenPutMessage"
-    r"|osPageCacheBusyTimeOutMills|brokerFastFailureEnable|storePathCommitLog|storePathConsumeQueue"
-    r"|storePathIndex|storeCheckpoint|abortFile|forceRegister|diskFall\w+|rocketmqHome"
+    r"|osPageCacheBusyTimeOutMills|brokerFastFailureEnable|forceRegister|diskFall\w+|rocketmqHome"
 )
 
-_ALLOWED: Final[dict[str, tuple[str, ...]]] = {
-    "flushDiskType": FLUSH_TYPES,
-    "brokerRole": ("ASYNC_MASTER", "SYNC_MASTER"),
+# Places that another broker may have moved; here they are always in the root directory.
+_PLACES: Final = {
+    "storePathCommitLog": "commitlog",
+    "storePathConsumeQueue": "consumequeue",
+    "storePathIndex": "index",
+    "storeCheckpoint": "checkpoint",
+    "abortFile": "abort",
+}
+# Values that change what a broker promises, and that nothing here would keep.
+_NOT_SERVED: Final = {
+    ("aclEnable", "true"): "access control",
+    ("authenticationEnabled", "true"): "access control",
+    ("authorizationEnabled", "true"): "access control",
+    ("enableControllerMode", "true"): "failover by a controller",
+    ("enableDLegerCommitLog", "true"): "a log of DLedger's format",
+    ("enableSlaveActingMaster", "true"): "replication",
+    ("brokerRole", "SLAVE"): "replication",
+    ("storeType", "defaultRocksDB"): "a store in RocksDB",
 }
 
 
-def parse_properties_file(text: str) -> Iterator[tuple[int, str, str]]:
-    """(line number, key, value) of a java.util.Properties file, with all its escapes."""
-    lines = iter(enumerate(text.splitlines(), 1))
-    for number, raw in lines:
-        line = raw.lstrip()
-        if not line or line[0] in "#!":
-            continue
-        while _continues(line):
-            _, following = next(lines, (0, ""))
-            line = line[:-1] + following.lstrip()
-        match = re.match(r"((?:\\.|[^\\=:\s])*)\s*[=:]?\s*(.*)", line, re.DOTALL)
-        assert match is not None
-        yield number, _unescape(match[1]), _unescape(match[2]).rstrip()
+class Other(NamedTuple):
+    """A setting as it stands in the file."""
 
-
-def _continues(line: str) -> bool:
-    return (len(line) - len(line.rstrip("\\"))) % 2 == 1
-
-
-_ESCAPES: Final = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
-
-
-def _unescape(text: str) -> str:
-    def replace(match: re.Match[str]) -> str:
-        if match[1]:
-            return chr(int(match[1], 16))
-        return _ESCAPES.get(match[2], match[2])
-
-    return re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", replace, text)
+    line: int
+    key: str
+    value: str
 
 
 def load(text: str, path: str) -> tuple[BrokerSettings, list[str]]:
@@ -163,23 +167,133 @@ def load(text: str, path: str) -> tuple[BrokerSettings, list[str]]:
         ConfigError: a value that its key cannot have.
     """
     settings = BrokerSettings()
-    warnings = []
-    for line, key, value in parse_properties_file(text):
+    others: list[Other] = []
+
+    def take(key: str, value: str) -> bool:
         if key not in _FIELDS:
-            if not WITHOUT_EFFECT.fullmatch(key):
-                warnings.append(f"{path}, line {line}: {_unknown(key)}")
-            continue
+            return False
+        set_value(settings, key, value)
+        return True
+
+    warnings = read_file(text, path, take, [*_FIELDS], WITHOUT_EFFECT, others)
+    for line, key, value in others:
         try:
-            set_value(settings, key, value)
+            _check_other(settings, key, value)
         except ConfigError as error:
             raise ConfigError(f"{path}, line {line}: {error}") from None
+    if settings.broker_role == "SYNC_MASTER":
+        warnings.append(f"{path}: brokerRole=SYNC_MASTER waits for nobody, there are no slaves yet")
     return settings, warnings
 
 
-def _unknown(key: str) -> str:
-    close = difflib.get_close_matches(key, _FIELDS, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return f"{key} is not a setting of this broker and has no effect{hint}"
+def read_file(
+    text: str,
+    path: str,
+    take: Callable[[str, str], bool],
+    known: list[str],
+    ignored: re.Pattern[str],
+    others: list[Other] | None = None,
+) -> list[str]:
+    """Give every setting to ``take``; warn, with the line, about those that it does not take.
+
+    Raises:
+        ConfigError: what ``take`` raised, with file and line.
+    """
+    warnings = []
+    for line, _, key, value in java_properties.parse(text):
+        try:
+            taken = take(key, value)
+        except ConfigError as error:
+            raise ConfigError(f"{path}, line {line}: {error}") from None
+        if taken:
+            continue
+        if others is not None:
+            others.append(Other(line, key, value))
+            if key in _PLACES or (key, value) in _NOT_SERVED:
+                continue
+        if not ignored.fullmatch(key):
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            warnings.append(
+                f"{path}, line {line}: {key} is not a setting here and has no effect{hint}"
+            )
+    return warnings
+
+
+def _check_other(settings: BrokerSettings, key: str, value: str) -> None:
+    if (key, value) in _NOT_SERVED:
+        raise ConfigError(
+            f"{key}={value}: {_NOT_SERVED[key, value]} is not served yet; "
+            "remove the line to run without it"
+        )
+    if key in _PLACES:
+        place = posixpath.join(settings.store_path_root_dir, _PLACES[key])
+        if posixpath.normpath(value) != posixpath.normpath(place):
+            raise ConfigError(
+                f"{key}={value}: it is always {_PLACES[key]} in storePathRootDir; "
+                f"move it to {place} and remove the line"
+            )
+
+
+# -- values
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
+_HOURS: Final = re.compile(r"([01]?\d|2[0-3])(;([01]?\d|2[0-3]))*").fullmatch
+_HOST: Final = re.compile(
+    r"[^\s:;/\[\]]+|\[?[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*\]?"
+).fullmatch
+_LEVELS: Final = re.compile(r"\s*\d{1,9}[smhd](\s+\d{1,9}[smhd])*\s*").fullmatch
+
+
+def parse_addresses(text: str) -> list[tuple[str, int]]:
+    """Hosts and ports of ``host:port;host:port``; IPv6 addresses stand in brackets.
+
+    Raises:
+        ConfigError: a part that is neither.
+    """
+    found = []
+    for part in filter(None, map(str.strip, text.split(";"))):
+        host, separator, port = part.rpartition(":")
+        if not separator or not host or not _HOST(host):
+            raise ConfigError(f"{part} is not an address; write host:port;host:port")
+        if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+            raise ConfigError(f"{part}: the port must be 1 to 65535")
+        found.append((host.strip("[]"), int(port)))
+    return found
+
+
+def _addresses(text: str) -> str:
+    try:
+        parse_addresses(text)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    return lambda text: "" if text in allowed else f"must be one of {', '.join(allowed)}"
+
+
+def _matching(match: Callable[[str], object], what: str) -> Callable[[str], str]:
+    return lambda text: "" if match(text) else what
+
+
+_named = _matching(str.strip, "must not be empty")
+_host = _matching(lambda text: not text or _HOST(text), "must be a host or an address alone")
+
+# What texts may be: each gives a complaint, or nothing.
+_TEXTS: Final[dict[str, Callable[[str], str]]] = {
+    "flushDiskType": _one_of(*FLUSH_TYPES),
+    "brokerRole": _one_of("ASYNC_MASTER", "SYNC_MASTER"),
+    "brokerName": _named,
+    "brokerClusterName": _named,
+    "bindAddress": _host,
+    "brokerIP1": _host,
+    "brokerIP2": _host,
+    "namesrvAddr": _addresses,
+    "deleteWhen": _matching(_HOURS, "must be hours of the day, such as 04 or 04;16"),
+    "messageDelayLevel": _matching(_LEVELS, "must be times such as 10s 5m 2h 1d"),
+}
 
 
 def set_value(settings: BrokerSettings, key: str, text: str) -> None:
@@ -189,43 +303,75 @@ def set_value(settings: BrokerSettings, key: str, text: str) -> None:
         ConfigError: the text is no value for the key.
     """
     field = _FIELDS[key]
-    if field.type is bool:
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{key}={text}: must be true or false")
-        value: Any = text.lower() == "true"
-    elif field.type is int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise ConfigError(f"{key}={text}: must be a whole number") from None
-        if value < 0:
-            raise ConfigError(f"{key}={text}: must not be negative")
-    else:
-        value = text
-        if key in _ALLOWED and text not in _ALLOWED[key]:
-            raise ConfigError(f"{key}={text}: must be one of {', '.join(_ALLOWED[key])}")
+    complaint = _NOT_SERVED.get((key, text))
+    if complaint is not None:
+        raise ConfigError(f"{key}={text}: {complaint} is not served yet")
+    try:
+        value = value_of(field.type, text)
+        if isinstance(value, str) and key in _TEXTS:
+            _refuse(_TEXTS[key](value))
+        if key == "brokerId" and value:
+            _refuse("must be 0: a slave would copy its master, and replication is not served yet")
+    except ConfigError as error:
+        raise ConfigError(f"{key}={text}: {error}") from None
     setattr(settings, field.name, value)
 
 
-def update(settings: BrokerSettings, wanted: Mapping[str, str]) -> dict[str, str]:
-    """Take over what a client may change at run time (behaviour.md 21.5); what was changed.
+def _refuse(complaint: str) -> None:
+    if complaint:
+        raise ConfigError(complaint)
 
-    Unknown keys are left out, and a key with an impossible value keeps the one it has.
+
+def value_of(kind: Any, text: str) -> Any:
+    """The value of a text for a type of this page.
+
+    Raises:
+        ConfigError: there is none; the text says what would be one.
+    """
+    if kind is str:
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ConfigError("must be true or false")
+        return text.lower() == "true"
+    if not _NUMBER(text):
+        raise ConfigError("must be a whole number")
+    value = int(text)
+    bounds = getattr(kind, "__metadata__", (Meta(ge=0),))[0]
+    lowest, highest = bounds.ge or 0, bounds.le
+    if highest is not None and not lowest <= value <= highest:
+        raise ConfigError(f"must be {lowest} to {highest}")
+    if value < lowest:
+        raise ConfigError(f"must be at least {lowest}")
+    return value
+
+
+# -- at run time
+
+
+def update(
+    settings: BrokerSettings,
+    wanted: Mapping[str, str],
+    save: Callable[[Mapping[str, str]], None] = lambda changed: None,
+) -> dict[str, str]:
+    """Take over what a client may change at run time; what was changed. Unknown keys are left out.
+
+    ``save`` gets the changes before they count.
 
     Raises:
         PermissionError: a key is on the black list; nothing is changed.
+        ConfigError: a value that its key cannot have, or ``save`` failed; nothing is changed.
     """
     forbidden = {*settings.config_black_list.split(";"), "configBlackList", "rocketmqHome"}
     if not forbidden.isdisjoint(wanted):
         raise PermissionError("Can not update config in black list.")
-    changed = {}
-    for key, text in wanted.items():
-        if key in _FIELDS:
-            try:
-                set_value(settings, key, text)
-            except ConfigError:
-                continue
-            changed[key] = text
+    changed = {key: text for key, text in wanted.items() if key in _FIELDS}
+    trial = msgspec.structs.replace(settings)
+    for key, text in changed.items():
+        set_value(trial, key, text)
+    save(changed)
+    for key, text in changed.items():
+        set_value(settings, key, text)
     return changed
 
 
@@ -233,16 +379,3 @@ def as_properties(settings: BrokerSettings) -> dict[str, Any]:
     """Every key and its value, RocketMQ's names in order."""
     values = msgspec.to_builtins(settings)
     return {key: values[key] for key in sorted(values)}
-
-
-def replace_in_file(text: str, changed: Mapping[str, str]) -> str:
-    """A property file with some values changed, or added at its end; everything else stays."""
-    remaining = dict(changed)
-    lines = []
-    for line in text.splitlines():
-        key = re.match(r"\s*([^#!=:\s][^=:\s]*)", line)
-        if key and key[1] in remaining:
-            line = f"{key[1]}={remaining.pop(key[1])}"
-        lines.append(line)
-    lines += [f"{key}={value}" for key, value in remaining.items()]
-    return "\n".join([*lines, ""])

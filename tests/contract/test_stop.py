@@ -8,9 +8,10 @@ import json
 import struct
 from pathlib import Path
 
-from firearrow.app import Plan, Server
+from firearrow.app import Server
 from firearrow.config import BrokerSettings
 from firearrow.model import codes
+from firearrow.plan import Plan
 from firearrow.protocol.remoting.command import FLAG_RESPONSE
 from firearrow.protocol.remoting.headers import Header, decode_header, encode_request
 from firearrow.transport.loop import run

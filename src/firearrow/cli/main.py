@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -27,32 +26,48 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 _HOST = click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all."
+    "--host",
+    help="Address to listen on; 0.0.0.0: all, reachable from other machines.  [default: 127.0.0.1]",
 )
+_PORT = click.IntRange(0, 65535)
 _NAMESRV_PORT = click.option(
-    "--namesrv-port", default=9876, show_default=True, help="Port of the name server; 0: any free."
+    "--namesrv-port", type=_PORT, help="Port of the name server; 0: any free.  [default: 9876]"
 )
 _BROKER_PORT = click.option(
     "--broker-port",
-    type=int,
+    type=_PORT,
     help="Port of the broker; the fast port is this minus 2. 0: any free.  [default: 10911]",
 )
-_STORE = click.option("--store", help="Directory of the store.  [default: ./firearrow-store]")
+_STORE = click.option(
+    "--store",
+    help="Directory of all data, RocketMQ's storePathRootDir.  [default: ./firearrow-store]",
+)
 _CONFIG = click.option(
     "-c",
     "--config",
     type=click.Path(exists=True, dir_okay=False),
-    help="RocketMQ property file (broker.conf).",
+    help="RocketMQ's property file (broker.conf); flags go before it.",
+)
+_NAMESRV_CONFIG = click.option(
+    "-c",
+    "--config",
+    type=click.Path(exists=True, dir_okay=False),
+    help="RocketMQ's property file (namesrv.conf); flags go before it.",
 )
 _LOGS = _options(
     click.option(
-        "--log-format", type=click.Choice(["human", "json"]), default="human", show_default=True
+        "--log-format",
+        type=click.Choice(["human", "json"]),
+        default="human",
+        show_default=True,
+        help="Lines for people, or one JSON object a line, on standard error.",
     ),
     click.option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
         default="info",
         show_default=True,
+        help="What is less important is left out.",
     ),
 )
 _TLS = _options(
@@ -79,9 +94,14 @@ def main() -> None:
     """Apache RocketMQ 5 in plain Python: name server and broker for unmodified clients.
 
     \b
-    Example:
-      firearrow up                 everything on loopback, data in ./firearrow-store
-      firearrow up --host 0.0.0.0  reachable from other machines
+    Examples:
+      firearrow up                                 everything on loopback, data in ./firearrow-store
+      firearrow up --host 0.0.0.0                  reachable from other machines
+      firearrow up -c broker.conf                  with RocketMQ's own settings
+      firearrow namesrv --host 10.0.0.1            one process of a cluster,
+      firearrow broker --host 10.0.0.2 -n 10.0.0.1:9876   and another one
+
+    Clients use the name server's address, 127.0.0.1:9876. Ctrl-C stops cleanly.
     """
 
 
@@ -94,7 +114,15 @@ def main() -> None:
 @_TLS
 @_LOGS
 def up(**options: Any) -> None:
-    """Run name server and broker in one process."""
+    """Run name server and broker in one process.
+
+    \b
+    Examples:
+      firearrow up
+      firearrow up --store /var/lib/firearrow --host 0.0.0.0
+      firearrow up --namesrv-port 0 --broker-port 0      on free ports, for tests
+      firearrow up --tls-cert chain.pem --tls-key key.pem
+    """
     _run(namesrv=True, broker=True, **options)
 
 
@@ -102,10 +130,16 @@ def up(**options: Any) -> None:
 @_HOST
 @_NAMESRV_PORT
 @_STORE
+@_NAMESRV_CONFIG
 @_TLS
 @_LOGS
 def namesrv(**options: Any) -> None:
-    """Run a name server."""
+    """Run a name server.
+
+    \b
+    Example:
+      firearrow namesrv --host 0.0.0.0
+    """
     _run(namesrv=True, broker=False, **options)
 
 
@@ -115,31 +149,36 @@ def namesrv(**options: Any) -> None:
 @_STORE
 @_CONFIG
 @click.option(
-    "-n", "--namesrv-addr", help="Name servers: host:port;host:port.  [default: namesrvAddr]"
+    "-n",
+    "--namesrv-addr",
+    help="Name servers to register with: host:port;host:port.  [default: namesrvAddr of the file]",
 )
 @_TLS
 @_LOGS
 def broker(**options: Any) -> None:
-    """Run a broker."""
+    """Run a broker.
+
+    Clients get the address that it registers: brokerIP1 of the file, or else the one it listens on.
+
+    \b
+    Example:
+      firearrow broker --host 10.0.0.2 -n "10.0.0.1:9876;10.0.0.9:9876" -c broker.conf
+    """
     _run(namesrv=False, broker=True, **options)
 
 
-def _run(*, log_format: str, log_level: str, config: str | None = None, **options: Any) -> None:
+def _run(*, log_format: str, log_level: str, **options: Any) -> None:
     from firearrow import app
-    from firearrow import config as settings_file
     from firearrow.cli import logs
+    from firearrow.config import ConfigError
+    from firearrow.plan import Plan
 
     logs.set_up(log_format, log_level)
     try:
-        settings = settings_file.BrokerSettings()
-        warnings: list[str] = []
-        if config is not None:
-            settings, warnings = settings_file.load(Path(config).read_text("utf-8"), config)
-        plan = app.Plan.from_options(settings, config, **options)
-        app.run(plan, warnings, STARTED, click.echo)
+        app.run(Plan.from_options(**options), STARTED, click.echo)
     except app.StartError as error:
         click.echo(f"firearrow: {error}", err=True)
         sys.exit(1)
-    except settings_file.ConfigError as error:
+    except ConfigError as error:
         click.echo(f"firearrow: {error}", err=True)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Host and port as a record stores them: 4 or 16 address bytes and an i4 port (storage.md 2.2)."""
+"""Host and port as text, and as a record stores them: 4 or 16 address bytes and an i4 port."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def pack_address(host: str, port: int) -> bytes:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
     return address.packed + _PORT.pack(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """``host:port``; an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def unpack_address(packed: bytes) -> tuple[str, int]:

@@ -9,6 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from firearrow.codec import lenient_json
+from firearrow.codec.addresses import join_address
+from firearrow.config import ConfigError
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.topic import SYS_FLAG_UNIT, SYS_FLAG_UNIT_SUB, DataVersion, Topic
@@ -22,7 +24,7 @@ from firearrow.namesrv.routes import (
     Registration,
     RouteTable,
 )
-from firearrow.namesrv.settings import NamesrvSettings
+from firearrow.namesrv.settings import FIELDS, NamesrvSettings, set_value
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import Answer, Caller, Handler, NoFields, Reply, Request
 from firearrow.protocol.remoting.requests import (
@@ -79,6 +81,8 @@ class NameServer:
         self._notify = notify
         self.table = RouteTable()
         self.local_broker: str | None = None
+        # Writes changed settings to the file they came from, if there is one.
+        self.save_settings: Callable[[Mapping[str, str]], None] = lambda changed: None
         self._started_s = clock.monotonic()
 
     def routes(self) -> dict[int, Route]:
@@ -348,7 +352,7 @@ class NameServer:
             return address
         host = caller.local[0]
         port = address.rpartition(":")[2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return join_address(host, int(port))
 
     def _filter_servers(self, brokers: list[BrokerSet]) -> bytes:
         found = [
@@ -455,25 +459,23 @@ class NameServer:
         return Reply(body=bodies.properties_text(msgspec.to_builtins(self.settings)))
 
     def update_config(self, request: Request[NoFields]) -> Answer:
-        """UPDATE_NAMESRV_CONFIG (318): unknown keys are left out, bad numbers keep their value."""
+        """UPDATE_NAMESRV_CONFIG (318): unknown keys are left out, a wrong value refuses all."""
         wanted = bodies.parse_properties_text(request.body)
         black_list = _ALWAYS_BLACK_LISTED | set(self.settings.config_black_list.split(";"))
         if not black_list.isdisjoint(wanted):
             return Reply(codes.NO_PERMISSION, _BLACK_LISTED)
-        for field in msgspec.structs.fields(NamesrvSettings):
-            text = wanted.get(field.encode_name)
-            if text is None:
-                continue
-            try:
-                setattr(self.settings, field.name, msgspec.convert(text, field.type, strict=False))
-            except msgspec.ValidationError as error:
-                log.warning(
-                    "%s=%s from %s is left out: %s",
-                    field.encode_name,
-                    text,
-                    request.peer.remote[0],
-                    error,
-                )
+        trial = msgspec.structs.replace(self.settings)
+        known = {key: text for key, text in wanted.items() if key in FIELDS}
+        try:
+            for key, text in known.items():
+                set_value(trial, key, text)
+            self.save_settings(known)
+        except (ConfigError, OSError) as error:
+            return Reply(codes.SYSTEM_ERROR, str(error))
+        for key, text in known.items():
+            set_value(self.settings, key, text)
+        if known:
+            log.info("configuration changed by %s: %s", request.peer.remote[0], known)
         return Reply()
 
 

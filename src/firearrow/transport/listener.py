@@ -281,23 +281,16 @@ def _wake_at(sock: socket.socket, size: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
 
-async def listen(
-    host: str,
-    port: int,
-    session_factory: SessionFactory,
-    *,
-    tls: TlsPolicy,
-    limits: Limits,
-    clock: Clock,
-) -> Listener:
-    """Listen on ``host`` (a name, an address, or "" for all); port 0 takes a free one.
+async def bind(host: str, port: int, *, hold: bool = False) -> socket.socket:
+    """Take a port; port 0 takes a free one. ``host`` is a name, an address, or "" for all.
+
+    Clients are refused until ``listen_on``, unless the port is held against others by listening
+    already.
 
     Raises:
         PortBusy: another process listens there.
-        TlsConfigError: the TLS settings cannot work.
         OSError: the address is not ours, or the port not allowed.
     """
-    server = TlsServer(tls, clock)
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
         host or "0.0.0.0",  # noqa: S104 - as RocketMQ, unless bindAddress says otherwise
@@ -311,10 +304,54 @@ async def listen(
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        sock.listen(BACKLOG)
+        if hold:
+            sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise PortBusy(host, port) from error
         raise
+    return sock
+
+
+def listen_on(
+    sock: socket.socket,
+    session_factory: SessionFactory,
+    *,
+    tls: TlsPolicy,
+    limits: Limits,
+    clock: Clock,
+) -> Listener:
+    """Listen on a socket that ``bind`` gave; the listener owns it.
+
+    Raises:
+        PortBusy: another process listens there since it was bound.
+        TlsConfigError: the TLS settings cannot work.
+    """
+    try:
+        server = TlsServer(tls, clock)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        host, port = plain_address(sock.getsockname())
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortBusy(host, port) from error
+        raise
+    except Exception:
+        sock.close()
+        raise
     return Listener(sock, session_factory, server, limits, clock)
+
+
+async def listen(
+    host: str,
+    port: int,
+    session_factory: SessionFactory,
+    *,
+    tls: TlsPolicy,
+    limits: Limits,
+    clock: Clock,
+) -> Listener:
+    """``bind`` and ``listen_on`` in one."""
+    sock = await bind(host, port)
+    return listen_on(sock, session_factory, tls=tls, limits=limits, clock=clock)

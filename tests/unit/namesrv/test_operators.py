@@ -196,18 +196,26 @@ def test_the_configuration_is_shown_and_changed(world: NameServerWorld) -> None:
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("line", "said"),
     [
-        b"waitSecondsForService=many\n",
-        b"waitSecondsForService=-1\n",
-        b"scanNotActiveBrokerInterval=0\n",
-        b"orderMessageEnable=perhaps\n",
-        b"\xff\xfe\n",
-        b"",
-        b"====\n",
+        ("waitSecondsForService=many", "waitSecondsForService=many: must be a whole number"),
+        ("waitSecondsForService=-1", "must be at least 0"),
+        ("scanNotActiveBrokerInterval=0", "must be at least 100"),
+        ("orderMessageEnable=perhaps", "must be true or false"),
     ],
 )
-def test_impossible_values_keep_the_old_ones(world: NameServerWorld, body: bytes) -> None:
+def test_an_impossible_value_refuses_the_whole_change(
+    world: NameServerWorld, line: str, said: str
+) -> None:
+    before = config_of(world)
+    answer = world.connect().call(318, body=f"enableTopicList=false\n{line}\n".encode())
+    assert answer.code == codes.SYSTEM_ERROR
+    assert said in (answer.header.remark or "")
+    assert config_of(world) == before
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe\n", b"", b"====\n", b"noSuchKey=1\n", b"# a=b\n"])
+def test_a_change_of_nothing_changes_nothing(world: NameServerWorld, body: bytes) -> None:
     before = config_of(world)
     assert world.connect().call(318, body=body).code == codes.SUCCESS
     assert config_of(world) == before

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from firearrow.broker.stats import BrokerStats
+from firearrow.config import ConfigError
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.topic import DataVersion
@@ -37,7 +38,7 @@ Update = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 class RuntimeAdmin:
     """Handlers. ``properties`` and ``update`` reach the settings; ``update`` raises
-    ``PermissionError`` for what may not be changed."""
+    ``PermissionError`` for what may not be changed, and ``ConfigError`` for what cannot be."""
 
     def __init__(
         self,
@@ -73,6 +74,8 @@ class RuntimeAdmin:
             changed = self._update(bodies.parse_properties_text(request.body))
         except PermissionError as error:
             return Reply(codes.NO_PERMISSION, str(error))
+        except ConfigError as error:
+            return Reply(codes.SYSTEM_ERROR, str(error))
         if changed:
             log.info("configuration changed by %s: %s", request.peer.remote[0], dict(changed))
             self._version = self._version.next(self._clock.now_ms())

@@ -1,0 +1,50 @@
+"""A broker and a name server in one process: registration without a connection between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from firearrow.broker.registration import Everything
+from firearrow.config import BrokerSettings
+from firearrow.model.topic import DataVersion, Topic
+from firearrow.namesrv.routes import Registration
+from firearrow.namesrv.service import NameServer
+
+
+class LocalNameServer:
+    """The name server of this process, as the registrar sees it."""
+
+    def __init__(
+        self,
+        server: NameServer,
+        settings: BrokerSettings,
+        address: str,
+        ha_address: str,
+        order_topics: Callable[[list[str]], None],
+    ) -> None:
+        self._server = server
+        self._settings = settings
+        self._address = address
+        self._ha_address = ha_address
+        self._order_topics = order_topics
+
+    def start(self, everything: Everything) -> None:
+        self.register(*everything())
+
+    def register(self, topics: dict[str, Topic], version: DataVersion) -> None:
+        settings = self._settings
+        broker = Registration(
+            settings.broker_cluster_name,
+            settings.broker_name,
+            settings.broker_id,
+            self._address,
+            self._ha_address,
+            acting_master=False,
+        )
+        self._server.register(broker, topics, version, self)
+        self._order_topics(list(self._server.order_topics() or ()))
+
+    def unregister(self, done: Callable[[], None]) -> None:
+        settings = self._settings
+        self._server.unregister(settings.broker_cluster_name, settings.broker_name, self._address)
+        done()

@@ -1,0 +1,116 @@
+"""What to run: from the command line's flags and a property file; flags go first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from firearrow import config
+from firearrow.codec import java_properties
+from firearrow.config import BrokerSettings, ConfigError
+from firearrow.namesrv import settings as namesrv_config
+from firearrow.namesrv.settings import NamesrvSettings
+from firearrow.transport.tls import TlsMode, TlsPolicy
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_STORE: Final = "./firearrow-store"
+DEFAULT_NAMESRV_PORT: Final = 9876
+
+
+@dataclass
+class Plan:
+    """A process to be; port 0 is any free one."""
+
+    settings: BrokerSettings
+    store: str
+    host: str = DEFAULT_HOST
+    namesrv: bool = True
+    broker: bool = True
+    namesrv_port: int = DEFAULT_NAMESRV_PORT
+    broker_port: int = 10911
+    config_path: str | None = None
+    tls: TlsPolicy = field(default_factory=TlsPolicy)
+    warnings: list[str] = field(default_factory=list)
+    namesrv_settings: NamesrvSettings = field(default_factory=NamesrvSettings)
+
+    @classmethod
+    def from_options(
+        cls,
+        *,
+        namesrv: bool,
+        broker: bool,
+        config: str | None,
+        host: str | None,
+        store: str | None,
+        tls_mode: str,
+        tls_cert: str | None,
+        tls_key: str | None,
+        tls_test_certificate: bool,
+        namesrv_port: int | None = None,
+        broker_port: int | None = None,
+        namesrv_addr: str | None = None,
+    ) -> Plan:
+        """Read the file, then let the flags go before it.
+
+        Raises:
+            ConfigError: a file that cannot be read, or a value that its key cannot have.
+        """
+        settings, namesrv_settings, warnings = _read(config, of_broker=broker)
+        plan = cls(
+            settings,
+            store or settings.store_path_root_dir or DEFAULT_STORE,
+            host or settings.bind_address or namesrv_settings.bind_address or DEFAULT_HOST,
+            namesrv,
+            broker,
+            namesrv_settings.listen_port if namesrv_port is None else namesrv_port,
+            settings.listen_port,
+            config,
+            TlsPolicy(
+                TlsMode(tls_mode),
+                Path(tls_cert) if tls_cert else None,
+                Path(tls_key) if tls_key else None,
+                test_certificate=tls_test_certificate,
+            ),
+            warnings,
+            namesrv_settings,
+        )
+        plan._take_flags(broker_port, namesrv_addr)
+        return plan
+
+    def _take_flags(self, broker_port: int | None, namesrv_addr: str | None) -> None:
+        """Flags that are settings stand in the settings too, where operators ask for them."""
+        settings = self.settings
+        settings.store_path_root_dir, settings.bind_address = self.store, self.host
+        if namesrv_addr:
+            config.set_value(settings, "namesrvAddr", namesrv_addr)
+        if broker_port is not None:
+            self.broker_port = broker_port
+            if broker_port:
+                config.set_value(settings, "listenPort", str(broker_port))
+
+
+def _read(
+    path: str | None, *, of_broker: bool
+) -> tuple[BrokerSettings, NamesrvSettings, list[str]]:
+    settings, namesrv_settings = BrokerSettings(), NamesrvSettings()
+    warnings: list[str] = []
+    if path is not None:
+        text = read_properties(path)
+        if of_broker:
+            settings, warnings = config.load(text, path)
+        else:
+            namesrv_settings, warnings = namesrv_config.load(text, path)
+    return settings, namesrv_settings, warnings
+
+
+def read_properties(path: str) -> str:
+    """The text of a property file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return java_properties.decode(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
