@@ -63,7 +63,8 @@ BANNED_MODULES = {
     "threading": ("transport/loop.py",),
     "socket": ("app.py", "transport/listener.py"),
     "mmap": ("store/disk.py",),
-    "random": ("broker/send.py", "features/retry.py"),  # the queue of a message
+    # the queue of a message, where a pop begins
+    "random": ("broker/send.py", "features/pop/popping.py", "features/retry.py"),
 }
 # Methods of pathlib that touch the disk: the store has its own door, these have settings.
 FILE_METHODS = {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "rename"}

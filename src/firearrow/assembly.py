@@ -10,6 +10,7 @@ import msgspec
 from firearrow.broker.broker import Broker, Core
 from firearrow.config import BrokerSettings, as_properties
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
+from firearrow.features.pop.room import PopRoom
 from firearrow.features.retry import RetryRoom
 from firearrow.features.timer.due import precision_ms
 from firearrow.features.timer.room import TimerRoom
@@ -70,4 +71,5 @@ def assemble(
         core.store_host,
     )
     # A half message is not delayed: its commit is.
-    return Broker(core, retry, [retry, transaction, delay, timer])
+    pop = PopRoom(settings, core, timer.clockwork.delivered_until)
+    return Broker(core, retry, [retry, transaction, delay, timer, pop])

@@ -92,6 +92,25 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     flush_delay_offset_interval: Positive = 10_000
     default_query_max_num: Positive = 32
     max_msgs_num_batch: Positive = 64
+    # pop consumption
+    revive_queue_num: Annotated[int, Meta(ge=1, le=64)] = 8
+    revive_interval: Positive = 1000
+    skip_when_ck_re_put_reach_max_times: bool = msgspec.field(
+        default=False, name="skipWhenCKRePutReachMaxTimes"
+    )
+    enable_retry_topic_v2: bool = False
+    retrieve_message_from_pop_retry_topic_v1: bool = True
+    pop_from_retry_probability: Annotated[int, Meta(ge=0, le=100)] = 20
+    pop_response_return_actual_retry_topic: bool = False
+    init_pop_offset_by_check_msg_in_mem: bool = True
+    max_pop_polling_size: Positive = 100_000
+    pop_polling_size: Positive = 1024
+    pop_long_polling_force_notify_interval: int = 800
+    enable_notify_after_pop_order_lock_release: bool = True
+    server_load_balancer_enable: bool = True
+    default_message_request_mode: str = "PULL"
+    default_pop_share_queue_num: Annotated[int, Meta(ge=-1)] = -1
+    load_balance_poll_name_server_interval: Positive = 30_000
     # the store
     store_path_root_dir: str = ""
     mapped_file_size_commit_log: Annotated[int, Meta(ge=65536, le=0x7FFFFFFF)] = 1024 * 1024 * 1024
@@ -129,6 +148,8 @@ WITHOUT_EFFECT: Final = re.compile(
     r".*ThreadPoolNums|.*ThreadPoolQueueCapacity|waitTimeMills\w+|transientStorePool\w*|warmMapedFile\w*"
     r"|server\w+|client\w+|useEpollNativeSelector|transferMsgByHeap|useReentrantLockWhenPutMessage"
     r"|osPageCacheBusyTimeOutMills|brokerFastFailureEnable|forceRegister|diskFall\w+|rocketmqHome"
+    r"|enablePopLog|enablePopBufferMerge|enablePopBatchAck|popCk\w+|popConsumer\w+|append(Ack|Ck)Async"
+    r"|reviveMaxSlow|reviveScanTime|popPollingMap\w+"
 )
 
 # Places that another broker may have moved; here they are always in the root directory.
@@ -285,6 +306,7 @@ _host = _matching(lambda text: not text or _HOST(text), "must be a host or an ad
 _TEXTS: Final[dict[str, Callable[[str], str]]] = {
     "flushDiskType": _one_of(*FLUSH_TYPES),
     "brokerRole": _one_of("ASYNC_MASTER", "SYNC_MASTER"),
+    "defaultMessageRequestMode": _one_of("PULL", "POP"),
     "brokerName": _named,
     "brokerClusterName": _named,
     "bindAddress": _host,
@@ -338,7 +360,7 @@ def value_of(kind: Any, text: str) -> Any:
         raise ConfigError("must be a whole number")
     value = int(text)
     bounds = getattr(kind, "__metadata__", (Meta(ge=0),))[0]
-    lowest, highest = bounds.ge or 0, bounds.le
+    lowest, highest = 0 if bounds.ge is None else bounds.ge, bounds.le
     if highest is not None and not lowest <= value <= highest:
         raise ConfigError(f"must be {lowest} to {highest}")
     if value < lowest:

@@ -42,6 +42,9 @@ class ConsumerOffsets:
             topic, at, group = key.partition("@")
             if at and queues:
                 self.committed[topic, group] = {int(q): int(o) for q, o in queues.items()}
+        for note in self._store.config_notes(OFFSETS_FILE):
+            topic, group, queue_id, offset = note
+            self.committed.setdefault((topic, group), {})[queue_id] = offset
 
     def start(self) -> None:
         self._clock.call_later(self._settings.flush_consumer_offset_interval / 1000, self._tick)
@@ -78,6 +81,14 @@ class ConsumerOffsets:
         self._commits += 1
         if self._commits % VERSION_STEP == 0:
             self.version = self.version.next(self._clock.now_ms())
+
+    def commit_noted(self, topic: str, group: str, queue_id: int, offset: int) -> None:
+        """The same, and a kill before the next save does not lose it: for offsets that the broker
+        itself moves on, where going back would hand messages out twice."""
+        queues = self.committed.get((topic, group))
+        if queues is None or queues.get(queue_id) != offset:
+            self.commit(topic, group, queue_id, offset)
+            self._store.note_config(OFFSETS_FILE, _encode((topic, group, queue_id, offset)))
 
     def note_pull(self, topic: str, group: str, queue_id: int, next_offset: int) -> None:
         """Remember how far the group was served; shown by consume statistics."""

@@ -108,5 +108,10 @@ def dead_letter_topic(group: str) -> str:
     return DLQ_PREFIX + group
 
 
+def pop_retry_topic(group: str, topic: str, *, v2: bool = False) -> str:
+    """Where messages go that a group popped and did not acknowledge (``KeyBuilder``)."""
+    return f"{RETRY_PREFIX}{group}{'+' if v2 else '_'}{topic}"
+
+
 def is_system_group(group: str) -> bool:
     return group.startswith(SYSTEM_GROUP_PREFIX)

@@ -131,6 +131,14 @@ class Clockwork:
         self._write_ms = max(self._write_ms, self._floor(self._clock.now_ms()))
         return self._write_ms
 
+    def delivered_until(self) -> int:
+        """Every message that was timed for this (ms) or earlier is in its queue."""
+        files = self._files
+        if files.queue_offset < self._store.max_offset(names.TIMER_TOPIC, 0):
+            return 0  # not all of them are taken in
+        now = self._clock.now_ms()
+        return now if files.read_ms > self._busy_until_ms else min(now, files.read_ms)
+
     # -- turns
 
     def _wake_in(self, delay_s: float) -> None:

@@ -1,0 +1,336 @@
+"""Handing out messages: which queues a pop reads, and what it must leave behind.
+
+A pop is one synchronous call on the loop, so it needs no lock: nobody else looks at a queue
+between its read and the move of its offset.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import struct
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+import msgspec
+
+from firearrow.broker.stats import BrokerStats
+from firearrow.broker.subscription import Subscription
+from firearrow.broker.topics import Topics
+from firearrow.broker.writer import Writer
+from firearrow.codec.record import QUEUE_OFFSET_AT
+from firearrow.features.pop import checkpoints
+from firearrow.features.pop.checkpoints import CheckPoint
+from firearrow.features.pop.handles import ORDER_REVIVE_QUEUE, Handle, retry_flag
+from firearrow.features.pop.offsets import PopOffsets, Queue
+from firearrow.features.pop.order import Orders
+from firearrow.model import names
+from firearrow.model.clock import Clock
+from firearrow.model.topic import Topic
+from firearrow.store import api
+from firearrow.store.api import Put, PutStatus, Read, Store
+
+log = logging.getLogger(__name__)
+
+MESSAGES_MAX: Final = 32  # of one pop
+# The times of the request are such as no record can have.
+ILLEGAL: Final = frozenset({PutStatus.MESSAGE_ILLEGAL, PutStatus.WHEEL_TIMER_MSG_ILLEGAL})
+
+_SIZE = struct.Struct(">i")
+_OFFSET = struct.Struct(">q")
+# The offset is not one of the queue; the store says which one is.
+_CORRECTED: Final = frozenset(
+    {api.OFFSET_TOO_SMALL, api.OFFSET_OVERFLOW_BADLY, api.OFFSET_FOUND_NULL}
+)
+_PASSED_BY: Final = frozenset(
+    {
+        api.NO_MATCHED_MESSAGE,
+        api.OFFSET_FOUND_NULL,
+        api.MESSAGE_WAS_REMOVING,
+        api.NO_MATCHED_LOGIC_QUEUE,
+    }
+)
+
+
+class PopSettings(Protocol):
+    broker_name: str
+    enable_retry_topic_v2: bool
+    retrieve_message_from_pop_retry_topic_v1: bool
+    pop_from_retry_probability: int
+    revive_queue_num: int
+
+
+class Pop(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What somebody wants to pop. The topic and the group exist; a negative queue is all."""
+
+    group: str
+    topic: Topic
+    queue_id: int = -1
+    max_messages: int = MESSAGES_MAX
+    invisible_ms: int
+    subscription: Subscription
+    from_min: bool = False  # where a group without an offset starts
+    order: bool = False
+    attempt_id: str | None = None
+
+
+class Part(msgspec.Struct, gc=False):
+    """Messages of one queue, whole records back to back as stored."""
+
+    topic: str  # the stored one: a retry topic, where they were read there
+    queue_id: int
+    start_offset: int
+    offsets: list[int]
+    records: bytes
+    consumed: dict[int, int]  # ordered pops: offset -> how often it was handed out before
+
+    @property
+    def retry_flag(self) -> str:
+        return retry_flag(self.topic)
+
+
+class Popped(msgspec.Struct, gc=False):
+    """What a pop got. Nobody else gets these messages for ``invisible_ms``."""
+
+    pop_ms: int
+    invisible_ms: int
+    revive_queue: int
+    parts: list[Part] = []
+    count: int = 0
+    rest: int = 0  # messages that wait in the queues it looked at; roughly
+    passed_by: bool = False  # messages that the filter does not want were left behind
+    end: int = 0  # the check points are safe once the log is, up to here
+    refused: Put | None = None  # the store took no check point: messages stayed where they were
+
+    def handle(self, part: Part, offset: int, broker_name: str) -> Handle:
+        """The receipt handle of one message."""
+        return Handle(
+            part.start_offset,
+            self.pop_ms,
+            self.invisible_ms,
+            self.revive_queue,
+            part.retry_flag,
+            broker_name,
+            part.queue_id,
+            offset,
+        )
+
+
+class Popper:
+    """Pops and peeks."""
+
+    def __init__(
+        self,
+        settings: PopSettings,
+        store: Store,
+        writer: Writer,
+        topics: Topics,
+        offsets: PopOffsets,
+        orders: Orders,
+        clock: Clock,
+        stats: BrokerStats,
+        revive_topic: str,
+        host: bytes,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._writer = writer
+        self._topics = topics
+        self._offsets = offsets
+        self._orders = orders
+        self._clock = clock
+        self._stats = stats
+        self._revive_topic = revive_topic
+        self._host = host
+        self._pops = 0
+        self._refused = ""  # said once
+
+    def pop(self, wanted: Pop) -> Popped:
+        """Take messages for a group; empty when there are none, or none that are free."""
+        if wanted.order:
+            revive_queue = ORDER_REVIVE_QUEUE
+        else:
+            revive_queue = self._pops % max(1, self._settings.revive_queue_num)
+            self._pops += 1
+        popped = Popped(self._clock.now_ms(), wanted.invisible_ms, revive_queue)
+        for topic, queue_id in self._sources(wanted.topic, wanted.group, wanted.queue_id, wanted):
+            self._pop_queue(wanted, popped, topic, queue_id)
+        return popped
+
+    def _sources(
+        self, topic: Topic, group: str, queue_id: int, wanted: Pop | None
+    ) -> Iterator[tuple[Topic, int]]:
+        """The queues to read, in order. Now and then the retry topic goes first, so that neither
+        starves."""
+        draw = random.randrange(100)
+        if wanted is not None and wanted.order:
+            yield from _queues(topic, queue_id, draw)
+            return
+        retry = self._retry_topic(topic, group, draw)
+        retry_first = draw < self._settings.pop_from_retry_probability
+        if retry_first and retry is not None:
+            yield from _queues(retry, -1, draw)
+        yield from _queues(topic, queue_id, draw)
+        if not retry_first and retry is not None:
+            yield from _queues(retry, -1, draw)
+
+    def _retry_topic(self, topic: Topic, group: str, draw: int) -> Topic | None:
+        """One retry topic a pop: an answer cannot tell those of both names apart."""
+        settings = self._settings
+        v2 = settings.enable_retry_topic_v2
+        if v2 and settings.retrieve_message_from_pop_retry_topic_v1 and draw % 2 == 0:
+            v2 = False
+        return self._topics.table.get(names.pop_retry_topic(group, topic.name, v2=v2))
+
+    # -- one queue
+
+    def _pop_queue(self, wanted: Pop, popped: Popped, topic: Topic, queue_id: int) -> None:
+        queue = (topic.name, wanted.group, queue_id)
+        if self._offsets.take_reset(queue) is not None:
+            self._orders.clear(queue)
+        offset = self._offsets.begin(queue, from_min=wanted.from_min)
+        if wanted.order and self._orders.blocked(queue, wanted.attempt_id, wanted.invisible_ms):
+            return  # what waits here does not count: it must not wake anybody
+        room = wanted.max_messages - popped.count
+        if room <= 0:
+            popped.rest += max(0, self._store.max_offset(topic.name, queue_id) - offset)
+            return
+        read, offset = self._read(queue, offset, room, wanted.subscription)
+        if read.count:
+            part = Part(topic.name, queue_id, offset, queue_offsets(read, offset), read.records, {})
+            if not self._leave_trace(wanted, popped, queue, part, read.next_offset):
+                popped.rest += read.count
+                return
+            popped.parts.append(part)
+            popped.count += read.count
+            self._stats.delivered(topic.name, wanted.group, read.count, len(read.records))
+        elif read.status in _PASSED_BY and read.next_offset != offset:
+            self._offsets.pass_by(queue, read.next_offset)
+            popped.passed_by = True
+        popped.rest += max(0, read.max_offset - read.next_offset)
+
+    def _read(
+        self, queue: Queue, offset: int, room: int, subscription: Subscription
+    ) -> tuple[Read, int]:
+        topic, _, queue_id = queue
+        codes = subscription.codes
+        read = self._store.read(topic, queue_id, offset, room, tags_codes=codes)
+        if read.status in _CORRECTED:
+            log.warning(
+                "group %s pops %s queue %d at %d, which the queue does not have: on to %d",
+                queue[1],
+                topic,
+                queue_id,
+                offset,
+                read.next_offset,
+            )
+            offset = read.next_offset
+            self._offsets.set(queue, offset)
+            read = self._store.read(topic, queue_id, offset, room, tags_codes=codes)
+        return read, offset
+
+    def _leave_trace(
+        self, wanted: Pop, popped: Popped, queue: Queue, part: Part, next_offset: int
+    ) -> bool:
+        """Write down who has the messages; whether they may be handed out."""
+        if wanted.order:
+            part.consumed = self._orders.hand_out(
+                queue, part.offsets, popped.pop_ms, wanted.invisible_ms, wanted.attempt_id
+            )
+            self._offsets.set(queue, part.start_offset)
+            return True
+        start = part.start_offset
+        point = CheckPoint(
+            broker_name=self._settings.broker_name,
+            group=wanted.group,
+            distances=[offset - start for offset in part.offsets],
+            invisible_ms=wanted.invisible_ms,
+            count=len(part.offsets),
+            pop_ms=popped.pop_ms,
+            queue_id=part.queue_id,
+            start_offset=start,
+            topic=part.topic,
+        )
+        put = self._writer.put(
+            checkpoints.check_point_message(
+                point, self._revive_topic, popped.revive_queue, self._host, popped.pop_ms
+            )
+        )
+        if put.status is not PutStatus.OK:
+            popped.refused = put
+            if put.status not in ILLEGAL:
+                self._say_refused(f"{put.status.value}: {put.reason}")
+            return False
+        popped.end = put.end
+        self._offsets.advance(queue, next_offset, put.end)
+        self._refused = ""
+        return True
+
+    def _say_refused(self, reason: str) -> None:
+        if reason != self._refused:
+            log.error("no message can be popped: the store refuses check points (%s)", reason)
+        self._refused = reason
+
+    # -- looking only
+
+    def peek(self, topic: Topic, group: str, queue_id: int, max_messages: int) -> Popped:
+        """What a pop would find, without taking it; no filter."""
+        popped = Popped(self._clock.now_ms(), 0, 0)
+        for source, source_queue in self._sources(topic, group, queue_id, None):
+            offset = self._offsets.look((source.name, group, source_queue))
+            popped.rest += max(0, self._store.max_offset(source.name, source_queue) - offset)
+            room = max_messages - popped.count
+            if room <= 0:
+                continue
+            read = self._store.read(source.name, source_queue, offset, room)
+            if read.status in _CORRECTED:
+                offset = read.next_offset
+                read = self._store.read(source.name, source_queue, offset, room)
+            if read.count:
+                offsets = queue_offsets(read, offset)
+                popped.parts.append(
+                    Part(source.name, source_queue, offset, offsets, read.records, {})
+                )
+                popped.count += read.count
+                self._stats.delivered(source.name, group, read.count, len(read.records))
+        return popped
+
+    def anything(
+        self, topic: Topic, group: str, queue_id: int, *, order: bool, attempt_id: str | None
+    ) -> bool:
+        """Whether a pop may find something: the offsets are compared, no message is read."""
+        sources = [*_queues(topic, queue_id, 0)]
+        if not order:
+            for v2 in (False, True):
+                retry = self._topics.table.get(names.pop_retry_topic(group, topic.name, v2=v2))
+                if retry is not None:
+                    sources += _queues(retry, -1, 0)
+        for source, source_queue in sources:
+            queue = (source.name, group, source_queue)
+            if order and self._orders.blocked(queue, attempt_id, 0):
+                continue
+            if self._store.max_offset(source.name, source_queue) > self._offsets.look(queue):
+                return True
+        return False
+
+
+def _queues(topic: Topic, queue_id: int, draw: int) -> Iterator[tuple[Topic, int]]:
+    if queue_id >= 0:
+        yield topic, queue_id
+        return
+    count = topic.read_queues
+    for n in range(count):
+        yield topic, (draw + n) % count
+
+
+def queue_offsets(read: Read, start: int) -> list[int]:
+    """The queue offset of every record of a read."""
+    if read.next_offset - start == read.count:
+        return list(range(start, read.next_offset))
+    offsets = []
+    position = 0
+    for _ in range(read.count):
+        (offset,) = _OFFSET.unpack_from(read.records, position + QUEUE_OFFSET_AT)
+        offsets.append(offset)
+        position += _SIZE.unpack_from(read.records, position)[0]
+    return offsets

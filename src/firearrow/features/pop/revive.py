@@ -1,0 +1,373 @@
+"""Giving again what was not acknowledged in time (``PopReviveService``).
+
+Each queue of the revive topic is read in order; acknowledgements are matched with the check points
+before them. A check point is settled once everything that fell due up to two seconds after its end
+was read: what is still open in it is copied into the group's retry topic. All of it happens in
+short steps, so that a million open messages do not hold the loop.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+from firearrow.broker.groups import Groups
+from firearrow.broker.offsets import ConsumerOffsets
+from firearrow.broker.stats import BrokerStats
+from firearrow.broker.topics import Topics
+from firearrow.broker.writer import Writer
+from firearrow.codec.record import RecordError, decode_record, split_records
+from firearrow.features.pop import checkpoints, copies
+from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint, Key
+from firearrow.model import names
+from firearrow.model.clock import Clock, Timer
+from firearrow.store import api
+from firearrow.store.api import PutStatus, Store
+
+log = logging.getLogger(__name__)
+
+REVIVE_GROUP: Final = names.SYSTEM_GROUP_PREFIX + "REVIVE_GROUP"
+SETTLE_MS: Final = 2000  # acknowledgements may come into the revive topic so much later
+RECORDS_A_STEP: Final = 32
+MESSAGES_A_STEP: Final = 64
+RETRY_QUEUES: Final = 1
+REFUSED_S: Final = 1.0  # how long to wait when the store takes nothing
+# How much longer a message waits that cannot be copied now, by how often that was tried.
+RE_PUT_S: Final = (
+    *(10, 20, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600),
+    *(1200, 1800, 3600, 7200),
+)
+
+
+class ReviveSettings(Protocol):
+    broker_name: str
+    enable_retry_topic_v2: bool
+    revive_interval: int
+    skip_when_ck_re_put_reach_max_times: bool
+
+
+class _Refused(Exception):  # noqa: N818
+    """The store takes nothing now: go on later where we are."""
+
+
+class _Open:
+    """A check point that is not settled."""
+
+    __slots__ = ("done", "offsets", "point", "revive_offset")
+
+    def __init__(self, point: CheckPoint, revive_offset: int) -> None:
+        self.point = point
+        self.revive_offset = revive_offset
+        self.offsets = point.offsets  # those not acknowledged
+        self.done = False
+
+
+class _ReviveQueue:
+    """Reading state of one queue of the revive topic."""
+
+    def __init__(self, queue_id: int, begin: int) -> None:
+        self.queue_id = queue_id
+        self.next_offset = begin
+        self.settled = begin - 1  # everything up to here is over
+        self.watermark_ms = 0  # what fell due before this was read
+        self.by_key: dict[Key, _Open] = {}
+        self.in_order: deque[_Open] = deque()
+        self.by_time: list[tuple[int, int, _Open]] = []  # a heap
+
+    def __len__(self) -> int:
+        return len(self.by_key)
+
+    def add(self, opened: _Open, key: Key) -> None:
+        self.by_key[key] = opened
+        self.in_order.append(opened)
+        heapq.heappush(self.by_time, (opened.point.revive_ms, opened.revive_offset, opened))
+
+    def acknowledge(self, ack: Acknowledgement, key: Key) -> None:
+        opened = self.by_key.get(key)
+        if opened is None:
+            return  # settled already: too late, or a second time
+        acked = set(ack.all_offsets())
+        opened.offsets = [offset for offset in opened.offsets if offset not in acked]
+        if not opened.offsets:
+            self.finish(opened, key)
+
+    def finish(self, opened: _Open, key: Key) -> None:
+        opened.done = True
+        if self.by_key.get(key) is opened:
+            del self.by_key[key]
+        in_order = self.in_order
+        while in_order and in_order[0].done:
+            self.settled = in_order.popleft().revive_offset
+        if not in_order:
+            self.settled = self.next_offset - 1
+
+    def due(self) -> _Open | None:
+        """The next check point whose time is over."""
+        by_time = self.by_time
+        while by_time and by_time[0][2].done:
+            heapq.heappop(by_time)
+        if by_time and self.watermark_ms - by_time[0][0] > SETTLE_MS:
+            return by_time[0][2]
+        return None
+
+    def look_again_ms(self) -> int | None:
+        """When the next one falls due."""
+        return self.by_time[0][0] + SETTLE_MS + 1 if self.by_time else None
+
+
+class Revive:
+    """All queues of the revive topic; one timer for all, none while nothing is in flight."""
+
+    def __init__(
+        self,
+        settings: ReviveSettings,
+        store: Store,
+        writer: Writer,
+        topics: Topics,
+        groups: Groups,
+        offsets: ConsumerOffsets,
+        clock: Clock,
+        stats: BrokerStats,
+        revive_topic: str,
+        host: bytes,
+        timed_until: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._writer = writer
+        self._topics = topics
+        self._groups = groups
+        self._offsets = offsets
+        self._clock = clock
+        self._stats = stats
+        self._revive_topic = revive_topic
+        self._host = host
+        self._timed_until = timed_until
+        self._queues: dict[int, _ReviveQueue] = {}
+        self._timer: Timer | None = None
+        self._timer_at_s = 0.0
+        self._running = False
+        self._refused = ""  # said once
+
+    # -- when to look
+
+    def start(self) -> None:
+        self._running = True
+        topic = self._topics.table.get(self._revive_topic)
+        for queue_id in range(topic.read_queues if topic else 0):
+            settled = self._offsets.find(self._revive_topic, REVIVE_GROUP, queue_id)
+            begin = 0 if settled is None else settled + 1
+            self._queues[queue_id] = _ReviveQueue(queue_id, begin)
+        self._store.on_arrival(self._arrived, self._revive_topic)
+        self._wake(0.0)
+
+    def stop(self) -> None:
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def __len__(self) -> int:
+        """Check points that are read and not settled."""
+        return sum(map(len, self._queues.values()))
+
+    def _arrived(
+        self, topic: str, queue_id: int, offset: int, tags_code: int, phy: int, size: int
+    ) -> None:
+        if self._running:
+            self._wake(self._settings.revive_interval / 1000)
+
+    def _wake(self, delay_s: float) -> None:
+        at_s = self._clock.monotonic() + delay_s
+        if self._timer is not None:
+            if self._timer_at_s <= at_s:
+                return
+            self._timer.cancel()
+        self._timer_at_s = at_s
+        self._timer = self._clock.call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        """One step of every queue; again at once where more is to do."""
+        self._timer = None
+        if not self._running:
+            return
+        more = False
+        try:
+            for queue in self._queues.values():
+                more |= self._step(queue)
+        except _Refused as refused:
+            self._say_refused(str(refused))
+            self._wake(REFUSED_S)
+            return
+        if more:
+            self._wake(0.0)
+            return
+        times = [at for at in (q.look_again_ms() for q in self._queues.values()) if at is not None]
+        if times:
+            delay_s = (min(times) - self._clock.now_ms()) / 1000
+            # Due, but not let go: the timer is behind.
+            self._wake(delay_s if delay_s > 0 else self._settings.revive_interval / 1000)
+
+    def _say_refused(self, reason: str) -> None:
+        if reason != self._refused:
+            log.error("messages that were not acknowledged cannot be given again: %s", reason)
+        self._refused = reason
+
+    # -- one step of one queue
+
+    def _step(self, queue: _ReviveQueue) -> bool:
+        """Read a little, then settle a little; whether more can be done now."""
+        more = self._read(queue)
+        if not more:
+            queue.watermark_ms = max(queue.watermark_ms, self._timed_until())
+        end = 0
+        budget = MESSAGES_A_STEP
+        try:
+            while budget > 0 and (opened := queue.due()) is not None:
+                budget -= 1 + len(opened.offsets)
+                end = max(end, self._settle(opened))
+                queue.finish(opened, opened.point.key(self._settings.broker_name))
+        finally:
+            if not queue.in_order:
+                queue.settled = queue.next_offset - 1
+            if queue.settled > self._committed(queue):
+                self._store.when_durable(end, partial(self._commit, queue.queue_id, queue.settled))
+        return more or budget <= 0
+
+    def _committed(self, queue: _ReviveQueue) -> int:
+        offset = self._offsets.find(self._revive_topic, REVIVE_GROUP, queue.queue_id)
+        return -1 if offset is None else offset
+
+    def _commit(self, queue_id: int, offset: int, durable: bool) -> None:
+        self._offsets.commit_noted(self._revive_topic, REVIVE_GROUP, queue_id, offset)
+
+    def _read(self, queue: _ReviveQueue) -> bool:
+        """Take the next records; whether there may be more."""
+        read = self._store.read(
+            self._revive_topic, queue.queue_id, queue.next_offset, RECORDS_A_STEP
+        )
+        if read.count:
+            offset = queue.next_offset
+            for data in split_records(read.records):
+                self._take(queue, offset, data)
+                offset += 1
+        elif read.status == api.OFFSET_OVERFLOW_ONE or not read.max_offset:
+            return False
+        else:
+            log.warning(
+                "revive queue %d has nothing at %d (%s): on to %d",
+                queue.queue_id,
+                queue.next_offset,
+                read.status,
+                read.next_offset,
+            )
+        queue.next_offset = read.next_offset
+        return read.next_offset < read.max_offset
+
+    def _take(self, queue: _ReviveQueue, offset: int, data: bytes) -> None:
+        try:
+            record = decode_record(data)
+            found = checkpoints.read(record)
+        except (RecordError, ValueError) as error:
+            log.error("revive queue %d, offset %d: left out: %s", queue.queue_id, offset, error)
+            return
+        own_name = self._settings.broker_name
+        if isinstance(found, Acknowledgement):
+            queue.acknowledge(found, found.key(own_name))
+        elif found is not None and found.topic is not None and found.group is not None:
+            opened = _Open(found, offset)
+            if opened.offsets:
+                queue.add(opened, found.key(own_name))
+        due_ms = checkpoints.deliver_ms(record)
+        if due_ms:
+            queue.watermark_ms = max(queue.watermark_ms, min(due_ms, record.store_timestamp))
+
+    # -- settle
+
+    def _settle(self, opened: _Open) -> int:
+        """Give again what is open in a check point; the end of what was written in the log.
+
+        Raises:
+            _Refused: the store takes nothing now; what was given again is not open any more.
+        """
+        point = opened.point
+        assert point.topic is not None
+        assert point.group is not None
+        end = 0
+        if not self._wanted(point.topic, point.group):
+            return end
+        while opened.offsets:
+            end = max(end, self._give_again(point, point.topic, point.group, opened.offsets[0]))
+            del opened.offsets[0]
+        return end
+
+    def _wanted(self, topic: str, group: str) -> bool:
+        """Messages of a topic or group that is gone are gone too."""
+        for v2 in (True, False):
+            prefix = names.pop_retry_topic(group, "", v2=v2)
+            if topic.startswith(prefix):
+                topic = topic.removeprefix(prefix)
+                break
+        return topic in self._topics.table and group in self._groups.table
+
+    def _give_again(self, point: CheckPoint, topic: str, group: str, offset: int) -> int:
+        entries = self._store.entries(topic, point.queue_id, offset, 1)
+        data = self._store.record(entries[0].physical_offset) if entries else None
+        if data is None:
+            log.debug("%s queue %d has no message %d any more", topic, point.queue_id, offset)
+            return 0
+        if not topic.startswith(names.RETRY_PREFIX):
+            topic = names.pop_retry_topic(group, topic, v2=self._settings.enable_retry_topic_v2)
+        if topic not in self._topics.table:
+            self._topics.create_retry(topic, RETRY_QUEUES)
+            if self._offsets.find(topic, group, 0) is None:
+                self._offsets.commit_noted(topic, group, 0, 0)
+        message = copies.revived(decode_record(data), topic, point.pop_ms, self._host)
+        put = self._store.append(message)  # past the rooms: it was delayed once already
+        if put.status is PutStatus.OK:
+            self._refused = ""
+            self._stats.stored(topic, 1, put.end - put.physical_offset)
+            return put.end
+        if put.status is PutStatus.SERVICE_NOT_AVAILABLE:
+            raise _Refused(put.reason)
+        return self._re_put(point, offset, f"{put.status.value}: {put.reason}")
+
+    def _re_put(self, point: CheckPoint, offset: int, reason: str) -> int:
+        """The copy cannot be stored for a reason of its own: try again later and later."""
+        tried = point.re_put_times
+        if tried >= len(RE_PUT_S) and self._settings.skip_when_ck_re_put_reach_max_times:
+            log.error("%s offset %d is given up after %d tries", point.topic, offset, tried)
+            return 0
+        wait_ms = RE_PUT_S[min(tried, len(RE_PUT_S) - 1)] * 1000
+        log.warning(
+            "%s queue %d offset %d cannot be given again (%s); tried again in %d s",
+            point.topic,
+            point.queue_id,
+            offset,
+            reason,
+            wait_ms // 1000,
+        )
+        again = CheckPoint(
+            broker_name=point.broker_name,
+            group=point.group,
+            distances=[0],
+            invisible_ms=point.invisible_ms + wait_ms,
+            count=1,
+            pop_ms=point.pop_ms,
+            queue_id=point.queue_id,
+            re_puts=str(tried + 1),
+            start_offset=offset,
+            topic=point.topic,
+        )
+        now_ms = self._clock.now_ms()
+        # Into the queue that it came from; any would do.
+        queue_id = offset % max(1, len(self._queues))
+        put = self._writer.put(
+            checkpoints.check_point_message(again, self._revive_topic, queue_id, self._host, now_ms)
+        )
+        if put.status is not PutStatus.OK:
+            raise _Refused(put.reason)
+        return put.end
