@@ -341,10 +341,10 @@ def _message_again(
         times = properties.get("TIMER_ROLL_TIMES", "0")
         properties["TIMER_ROLL_TIMES"] = str(int(times) + 1 if times.isdigit() else 1)
     else:
-        topic, queue_id = properties.pop("REAL_TOPIC", ""), properties.pop("REAL_QID", "")
+        topic, queue_id = properties.get("REAL_TOPIC", ""), properties.get("REAL_QID", "")
     if not topic or not queue_id.isdigit():
         return None
-    properties["WAIT"] = "false"
+    # Java keeps REAL_* in what it stores, and consumers may look at them.
     return Message(
         topic=topic,
         queue_id=int(queue_id),
