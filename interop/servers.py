@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from interop.java.jars import fetch_jars
+from interop.remoting import Remote
 
 JAVA_VERSION = "5.5.0"
 START_SECONDS_MAX = 60
@@ -70,18 +68,37 @@ class _Process:
         if status not in (0, 128 + signal.SIGTERM):  # the second is how a JVM ends
             raise self._error(f"ended with status {status}")
 
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._process.kill()
+        self._process.wait()
+
 
 class _LocalServer(ABC):
-    """A name server and a broker on loopback, with a store that lasts as long as the object."""
+    """A name server and a broker on loopback, or one of them.
+
+    A port of 0 leaves its server out; a broker alone registers with ``namesrv_addr``. ``settings``
+    are lines of a broker.conf. The store lasts as long as the object, unless ``store`` is given.
+    """
 
     name: str
 
-    def __init__(self, namesrv_port: int, broker_port: int) -> None:
+    def __init__(
+        self,
+        namesrv_port: int,
+        broker_port: int,
+        *,
+        namesrv_addr: str = "",
+        settings: Mapping[str, object] | None = None,
+        store: Path | None = None,
+    ) -> None:
         self.namesrv_port = namesrv_port
         self.broker_port = broker_port
-        self.namesrv = f"127.0.0.1:{namesrv_port}"
+        self.namesrv = f"127.0.0.1:{namesrv_port}" if namesrv_port else namesrv_addr
         self.broker = f"127.0.0.1:{broker_port}"
+        self.settings = dict(settings or {})
         self.directory = Path(tempfile.mkdtemp(prefix="firearrow-interop-"))
+        self.store = store or self.directory / "store"
         self._running: list[_Process] = []
 
     @abstractmethod
@@ -91,6 +108,11 @@ class _LocalServer(ABC):
     def stop(self) -> None:
         while self._running:
             self._running.pop().stop()
+
+    def kill(self) -> None:
+        """End every process as a crash would."""
+        while self._running:
+            self._running.pop().kill()
 
     def restart(self) -> None:
         self.stop()
@@ -117,18 +139,27 @@ class _LocalServer(ABC):
 
 
 class FirearrowServer(_LocalServer):
-    """``firearrow up`` of this checkout, with its self-signed test certificate."""
+    """``firearrow`` of this checkout, with its self-signed test certificate."""
 
     name = "firearrow"
 
-    def __init__(self, namesrv_port: int = 25876, broker_port: int = 25911) -> None:
-        super().__init__(namesrv_port, broker_port)
+    def __init__(self, namesrv_port: int = 25876, broker_port: int = 25911, **options: Any) -> None:
+        super().__init__(namesrv_port, broker_port, **options)
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "firearrow", "up", "--host", "127.0.0.1"]
-        command += ["--namesrv-port", str(self.namesrv_port)]
-        command += ["--broker-port", str(self.broker_port)]
-        command += ["--store", str(self.directory / "store"), "--tls-test-certificate"]
+        what = "up" if self.namesrv_port and self.broker_port else "broker"
+        if not self.broker_port:
+            what = "namesrv"
+        command = [sys.executable, "-m", "firearrow", what, "--host", "127.0.0.1"]
+        command += ["--store", str(self.store), "--tls-test-certificate"]
+        if self.namesrv_port:
+            command += ["--namesrv-port", str(self.namesrv_port)]
+        elif self.namesrv:
+            command += ["--namesrv-addr", self.namesrv]
+        if self.broker_port:
+            settings = self.directory / "broker.conf"
+            settings.write_text(_properties(self.settings))
+            command += ["--broker-port", str(self.broker_port), "--config", str(settings)]
         output = self.directory / "firearrow.out"
         self._running.append(_Process(command, "firearrow ready in ", output))
 
@@ -138,67 +169,64 @@ class JavaServer(_LocalServer):
 
     name = f"java {JAVA_VERSION}"
 
-    def __init__(self, namesrv_port: int = 24876, broker_port: int = 24911) -> None:
-        super().__init__(namesrv_port, broker_port)
+    def __init__(self, namesrv_port: int = 24876, broker_port: int = 24911, **options: Any) -> None:
+        super().__init__(namesrv_port, broker_port, **options)
 
     def _start(self) -> None:
-        self._namesrv()
-        self._broker()
+        if self.namesrv_port:
+            self._namesrv()
+        if self.broker_port:
+            self._broker()
 
     def restart(self) -> None:
         self._running.pop().stop()  # the broker only: that is what a cluster restarts
         self._broker()
 
     def _namesrv(self) -> None:
-        lines = [f"listenPort={self.namesrv_port}"]
-        self._java("namesrv", "128m", "org.apache.rocketmq.namesrv.NamesrvStartup", lines)
+        settings = {"listenPort": self.namesrv_port}
+        self._java("namesrv", "128m", "org.apache.rocketmq.namesrv.NamesrvStartup", settings)
 
     def _broker(self) -> None:
-        store = self.directory / "store"
-        lines = [
-            "brokerClusterName=DefaultCluster",
-            "brokerName=broker-a",
-            "brokerId=0",
-            "brokerIP1=127.0.0.1",
-            f"listenPort={self.broker_port}",
-            f"haListenPort={self.broker_port + 1}",
-            f"namesrvAddr={self.namesrv}",
-            f"storePathRootDir={store}",
-            f"storePathCommitLog={store}/commitlog",
-            "mappedFileSizeCommitLog=67108864",
-            "waitTimeMillsInSendQueue=8000",  # a JVM that just started is slow: no flow control
-            "diskMaxUsedSpaceRatio=95",
-            "autoCreateTopicEnable=true",
-            "enablePropertyFilter=true",
-        ]
-        self._java("broker", "512m", "org.apache.rocketmq.broker.BrokerStartup", lines)
-        self._await_route()
+        settings = {
+            "brokerClusterName": "DefaultCluster",
+            "brokerName": "broker-a",
+            "brokerId": 0,
+            "brokerIP1": "127.0.0.1",
+            "listenPort": self.broker_port,
+            "haListenPort": self.broker_port + 1,
+            "storePathRootDir": self.store,
+            "storePathCommitLog": self.store / "commitlog",
+            "mappedFileSizeCommitLog": 67108864,
+            "waitTimeMillsInSendQueue": 8000,  # a JVM that just started is slow: no flow control
+            "diskMaxUsedSpaceRatio": 95,
+            "autoCreateTopicEnable": "true",
+            "enablePropertyFilter": "true",
+            **({"namesrvAddr": self.namesrv} if self.namesrv else {}),
+            **self.settings,
+        }
+        self._java("broker", "512m", "org.apache.rocketmq.broker.BrokerStartup", settings)
+        if self.namesrv:
+            self._await_route(f"{settings['brokerName']}")
 
-    def _java(self, name: str, heap: str, main: str, lines: list[str]) -> None:
+    def _java(self, name: str, heap: str, main: str, settings: Mapping[str, object]) -> None:
         jars = fetch_jars(JAVA_VERSION, "rocketmq-namesrv", "rocketmq-broker")
-        settings = self.directory / f"{name}.conf"
-        settings.write_text("\n".join(lines) + "\n")
+        file = self.directory / f"{name}.conf"
+        file.write_text(_properties(settings))
         command = ["java", "-XX:+UseSerialGC", f"-Xmx{heap}", "-XX:MaxDirectMemorySize=512m"]
         command += [f"-Duser.home={self.directory}", f"-Drocketmq.home.dir={self.directory}"]
-        command += ["-cp", f"{jars}/*", main, "-c", str(settings)]
+        command += ["-cp", f"{jars}/*", main, "-c", str(file)]
         self._running.append(_Process(command, "boot success", self.directory / f"{name}.out"))
 
-    def _await_route(self) -> None:
+    def _await_route(self, broker_name: str) -> None:
         """A broker says it is up before the name server has its topics."""
         deadline = time.monotonic() + START_SECONDS_MAX
-        while not _has_route(self.namesrv_port, "TBW102"):
-            if time.monotonic() > deadline:
-                raise ServerError("the broker never registered with the name server")
-            time.sleep(0.1)
+        with Remote(self.namesrv.split(";")[0]) as namesrv:
+            # Every broker has a topic of its own name.
+            while namesrv.call(105, {"topic": broker_name}).code != 0:
+                if time.monotonic() > deadline:
+                    raise ServerError("the broker never registered with the name server")
+                time.sleep(0.1)
 
 
-def _has_route(namesrv_port: int, topic: str) -> bool:
-    """Ask the name server for a route (request 105); a code other than 0 means there is none."""
-    header = {"code": 105, "language": "OTHER", "version": 0, "opaque": 1, "flag": 0}
-    encoded = json.dumps({**header, "extFields": {"topic": topic}}).encode()
-    frame = struct.pack(">II", 4 + len(encoded), len(encoded)) + encoded
-    with socket.create_connection(("127.0.0.1", namesrv_port), timeout=5) as connection:
-        connection.sendall(frame)
-        with connection.makefile("rb") as answer:
-            _, header_size = struct.unpack(">II", answer.read(8))
-            return bool(json.loads(answer.read(header_size & 0xFFFFFF))["code"] == 0)
+def _properties(settings: Mapping[str, object]) -> str:
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
