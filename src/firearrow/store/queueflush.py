@@ -7,6 +7,7 @@ position in the log up to which all queues are in their files: where recovery st
 from __future__ import annotations
 
 import logging
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from firearrow.store.consumequeue import ENTRY_BYTES, ConsumeQueue
@@ -128,8 +129,7 @@ class QueueFlusher:
                 error.strerror,
             )
             return
-        for job in jobs:
-            self._drop_written(job)
+        self._dirty_again([queue for job in jobs if (queue := self._drop_written(job))])
         mark = min(mark, self._mark_after())
         if mark <= self._saved_mark:
             return
@@ -145,19 +145,37 @@ class QueueFlusher:
         stored = self._store.log.store_time(mark)
         return stored - 1 if stored > 0 else self._store.checkpoint.queues_time
 
-    def _drop_written(self, job: _Job) -> None:
+    def _drop_written(self, job: _Job) -> ConsumeQueue | None:
+        """Let go what is in the file now; the queue, if entries came while it was written."""
         queue = job.queue
         pending = queue.pending
         if pending is None or queue.pending_start != job.start:
-            return  # deleted meanwhile
+            return None  # deleted meanwhile
         written = len(job.data)
         self._dirty.pop(queue, None)
         if len(pending) == written:
             queue.pending = None
-            return
+            return None
         del pending[:written]
         queue.pending_start += written // ENTRY_BYTES
-        self.dirty(queue, int.from_bytes(pending[:8]))
+        return queue
+
+    def _dirty_again(self, queues: list[ConsumeQueue]) -> None:
+        """Put queues back in the order of the log, among those that became dirty meanwhile."""
+        if not queues:
+            return
+        again = [(int.from_bytes(q.pending[:8]), q) for q in queues if q.pending]
+        oldest = min(phy for phy, _ in again)
+        while self._dirty:
+            queue, phy = self._dirty.popitem()
+            if phy < oldest:
+                self._dirty[queue] = phy
+                break
+            again.append((phy, queue))
+        now_s = self._store.clock.monotonic()
+        for queue in queues:
+            queue.dirty_since_s = now_s
+        self._dirty.update((queue, phy) for phy, queue in sorted(again, key=itemgetter(0)))
 
     def flush_now(self) -> None:
         """Write everything in this call (blocks); for the end of the store."""
