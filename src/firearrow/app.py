@@ -27,6 +27,7 @@ from firearrow.namesrv.service import NameServer
 from firearrow.plan import Plan, read_properties
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
 from firearrow.store.commitlog import WrongFileSize
+from firearrow.store.configfiles import ConfigUnreadable
 from firearrow.store.disk import RealDisk
 from firearrow.store.filestore import FileStore, StoreLocked
 from firearrow.transport import loop
@@ -60,7 +61,14 @@ def run(plan: Plan, started_s: float, say: Callable[[str], None]) -> None:
         log.warning("%s", warning)
     try:
         loop.run(_serve(plan, started_s, say))
-    except (StoreLocked, WrongFileSize, PortBusy, TlsConfigError, LevelError) as error:
+    except (
+        StoreLocked,
+        WrongFileSize,
+        ConfigUnreadable,
+        PortBusy,
+        TlsConfigError,
+        LevelError,
+    ) as error:
         raise StartError(str(error)) from None
     except OSError as error:
         raise StartError(_explain(error, plan)) from None

@@ -36,7 +36,6 @@ public final class Main {
 
     static {
         TOGETHER.put("retry, dead letter", Consumes::deadLetter);
-        TOGETHER.put("transaction", Dialogues::transaction);
         TOGETHER.put("rebalance", Cluster::rebalance);
         TOGETHER.put("send sync", Sends::sync);
         TOGETHER.put("send async", Sends::async);
@@ -50,7 +49,6 @@ public final class Main {
         TOGETHER.put("tags", Consumes::tags);
         TOGETHER.put("lite pull, seek", Consumes::litePull);
         TOGETHER.put("query by key, id", Cluster::query);
-        TOGETHER.put("request and reply", Dialogues::requestReply);
         ALONE.put("long-poll wake-up", Cluster::wakeUp); // other load would be measured with it
         ALONE.put("broker restart", Cluster::restart);
     }
@@ -108,7 +106,7 @@ public final class Main {
 
     private static String at(Throwable error) {
         for (StackTraceElement element : error.getStackTrace()) {
-            if (element.getClassName().matches("Sends|Consumes|Cluster|Dialogues|World")) {
+            if (element.getClassName().matches("Sends|Consumes|Cluster|World")) {
                 return " at " + element.getFileName() + ":" + element.getLineNumber();
             }
         }

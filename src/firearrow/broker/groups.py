@@ -48,7 +48,8 @@ class Groups:
                 self.table[name] = msgspec.convert({"groupName": name, **config}, Group)
             except msgspec.ValidationError as error:
                 log.error("group %s in %s is unreadable and left out: %s", name, GROUPS_FILE, error)
-        for note in self._store.config_notes(GROUPS_FILE):
+        notes = self._store.config_notes(GROUPS_FILE)
+        for note in notes:
             if isinstance(note, dict) and "deleted" in note:
                 self.table.pop(note["deleted"], None)
             else:
@@ -57,6 +58,8 @@ class Groups:
         for name in names.BUILT_IN_GROUPS:
             if name not in self.table:
                 self.table[name] = Group(name=name)
+        if notes:
+            self._changed()
 
     def find(self, name: str) -> Group | None:
         """The group, made on the fly where the settings allow it (behaviour.md 21.2)."""

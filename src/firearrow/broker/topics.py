@@ -70,8 +70,11 @@ class Topics:
                 self._set(msgspec.convert({"topicName": name, **config}, Topic))
             except msgspec.ValidationError as error:
                 log.error("topic %s in %s is unreadable and left out: %s", name, TOPICS_FILE, error)
-        for note in self._store.config_notes(TOPICS_FILE):
+        notes = self._store.config_notes(TOPICS_FILE)
+        for note in notes:
             self._replay(note)
+        if notes:
+            self._store.save_config(TOPICS_FILE, self.chunks())
         missing = [topic for topic in self._built_in() if topic.name not in self.table]
         if missing:
             self._put(missing)

@@ -17,6 +17,9 @@ class Background(Protocol):
     ) -> None:
         """Run ``work``; then, on the loop, ``done(result, None)`` or ``done(None, error)``."""
 
+    def finish(self) -> None:
+        """Wait for all submitted work, and deliver its results before returning (blocks)."""
+
 
 class InlineBackground:
     """For tests and tools: work waits until ``run`` is called, or runs at once when ``eager``."""
@@ -45,3 +48,6 @@ class InlineBackground:
         while self._jobs:
             self._jobs[0]()
             self._jobs.popleft()
+
+    def finish(self) -> None:
+        self.run()

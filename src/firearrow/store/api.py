@@ -74,8 +74,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     tags_code: int
 
 
+UNKNOWN_USAGE: Final = -1.0
+
+
 class DiskUsage(msgspec.Struct, frozen=True):
-    """Of the partition that holds the store; ``ratio`` as RocketMQ computes it (storage.md 5.8)."""
+    """Of the partition that holds the store; ``ratio`` as RocketMQ computes it (storage.md 5.8),
+    ``UNKNOWN_USAGE`` when the system does not say."""
 
     total_bytes: int
     free_bytes: int

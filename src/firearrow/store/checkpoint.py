@@ -42,6 +42,19 @@ class Checkpoint(msgspec.Struct):
     confirmed: int = 0
     dispatched: int = -1
     clean_end: int = -1
+    between: bytes = bytes(_MARK_AT - _FIELDS.size)  # what stands before our part
+
+    def pack(self) -> bytes:
+        """The bytes of the file up to the end of our part."""
+        fields = _FIELDS.pack(
+            self.log_time,
+            self.queues_time,
+            self.index_time,
+            self.master_flushed,
+            self.confirmed,
+        )
+        mark = _MARK.pack(_MAGIC, self.dispatched, self.clean_end, self.log_time)
+        return b"".join((fields, self.between, mark, _CRC.pack(zlib.crc32(mark))))
 
 
 def load(disk: Disk, path: str) -> Checkpoint:
@@ -50,6 +63,7 @@ def load(disk: Disk, path: str) -> Checkpoint:
         return Checkpoint()
     data = disk.read(path)
     checkpoint = Checkpoint(*_FIELDS.unpack_from(data))
+    checkpoint.between = data[_FIELDS.size : _MARK_AT].ljust(_MARK_AT - _FIELDS.size, b"\0")
     mark = data[_MARK_AT : _MARK_AT + _MARK.size + _CRC.size]
     if len(mark) == _MARK.size + _CRC.size:
         magic, dispatched, clean_end, log_time = _MARK.unpack_from(mark)
@@ -61,15 +75,6 @@ def load(disk: Disk, path: str) -> Checkpoint:
     return checkpoint
 
 
-def save(disk: Disk, path: str, checkpoint: Checkpoint) -> None:
-    """Write in place (blocks): the file never changes its size."""
-    fields = _FIELDS.pack(
-        checkpoint.log_time,
-        checkpoint.queues_time,
-        checkpoint.index_time,
-        checkpoint.master_flushed,
-        checkpoint.confirmed,
-    )
-    mark = _MARK.pack(_MAGIC, checkpoint.dispatched, checkpoint.clean_end, checkpoint.log_time)
-    disk.write_at(path, 0, fields, FILE_BYTES)
-    disk.write_at(path, _MARK_AT, mark + _CRC.pack(zlib.crc32(mark)), FILE_BYTES)
+def write(disk: Disk, path: str, data: bytes) -> None:
+    """Write in place with one call (blocks), so that a kill cannot leave half of it."""
+    disk.write_at(path, 0, data, FILE_BYTES)

@@ -8,6 +8,7 @@ and at least these 8 bytes always remain (storage.md 2.6).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import struct
 from collections.abc import Callable
@@ -70,6 +71,7 @@ class CommitLog:
         self._clock = clock
         self._background = background
         self.files: list[LogFile] = []
+        self._by_start: dict[int, LogFile] = {}
         self.end = 0
         self.flushed = 0
         self._current: LogFile | None = None
@@ -95,37 +97,47 @@ class CommitLog:
         """
         self._disk.make_directory(self.root)
         names = [n for n in self._disk.names(self.root) if len(n) == 20 and n.isdigit()]
-        for index, name in enumerate(names):
+        sizes = {name: self._disk.size(f"{self.root}/{name}") for name in names}
+        while names and sizes[names[-1]] == 0:  # made, but not yet given its size
+            self._disk.remove(f"{self.root}/{names.pop()}")
+        for name in names:
             path = f"{self.root}/{name}"
-            size = self._disk.size(path)
-            if size == 0 and index == len(names) - 1:
-                self._disk.remove(path)
-                continue
-            if size != self.file_bytes:
+            if sizes[name] != self.file_bytes:
                 raise WrongFileSize(
-                    f"{path} has {size} bytes, but mappedFileSizeCommitLog is {self.file_bytes}; "
-                    f"set mappedFileSizeCommitLog={size} in the configuration"
+                    f"{path} has {sizes[name]} bytes, but mappedFileSizeCommitLog is "
+                    f"{self.file_bytes}; set mappedFileSizeCommitLog={sizes[name]} "
+                    "in the configuration"
                 )
-            self.files.append(LogFile(int(name), path, self._disk.map(path, size)))
+            self._add(LogFile(int(name), path, self._disk.map(path, self.file_bytes)))
         if self.files:
             self.end = self.flushed = self.files[0].start
 
+    def _add(self, file: LogFile) -> None:
+        self.files.append(file)
+        self._by_start[file.start] = file
+
+    def file_of(self, phy: int) -> LogFile | None:
+        """The file that holds the position; ``None`` outside the log, or where one is missing."""
+        return self._by_start.get(phy - phy % self.file_bytes)
+
+    def start_after(self, phy: int) -> int:
+        """Where the file behind the one of this position starts; -1 when that is the last one. A
+        file that is missing in between is passed over."""
+        return next((file.start for file in self.files if file.start > phy), -1)
+
     def set_end(self, end: int) -> None:
         """Cut the log: what lies behind ``end`` becomes zeros, later files go."""
-        kept = []
-        for file in self.files:
-            if file.start > end or (file.start == end and self.files[0] is not file):
+        files, self.files, self._by_start = self.files, [], {}
+        for file in files:
+            if file.start > end or (file.start == end and files[0] is not file):
                 file.mapped.close()
                 self._disk.remove(file.path)
                 continue
             if file.start + self.file_bytes > end:
                 self._zero_behind(file, end - file.start)
-            kept.append(file)
-        self.files = kept
+            self._add(file)
         self.end = self.flushed = end
-        self._current = None
-        if kept and kept[-1].start <= end < kept[-1].start + self.file_bytes:
-            self._current = kept[-1]
+        self._current = self.file_of(end)
         self._reserved = end
         self.easy_until = 0
 
@@ -178,6 +190,8 @@ class CommitLog:
                 "raise mappedFileSizeCommitLog"
             )
         start = file.start + self.file_bytes if file else self.end - self.end % self.file_bytes
+        if file is not None and self.end + FILLER_BYTES > self._reserved:
+            self._reserve_now(self.end + FILLER_BYTES)
         new = self._next
         if new is None or new.start != start:
             self._wait_after_full()
@@ -191,7 +205,7 @@ class CommitLog:
             at = self.end - file.start
             file.buffer[at : at + FILLER_BYTES] = _FILLER.pack(remaining, MAGIC_END_OF_FILE)
         self._next = None
-        self.files.append(new)
+        self._add(new)
         self._current = new
         self.end = start
         self._reserved = start
@@ -200,7 +214,12 @@ class CommitLog:
     def _create(self, start: int) -> LogFile:
         path = f"{self.root}/{start:020d}"
         mapped = self._disk.map(path, self.file_bytes)
-        self._disk.sync_directory(self.root)
+        try:
+            mapped.sync()  # a name without its size would be a file of a wrong size
+            self._disk.sync_directory(self.root)
+        except BaseException:
+            mapped.close()
+            raise
         return LogFile(start, path, mapped)
 
     def _reserve_now(self, needed: int) -> None:
@@ -279,12 +298,9 @@ class CommitLog:
 
     def slice(self, phy: int, size: int) -> bytes:
         """Bytes of one file; empty when outside the log."""
-        if phy + size > self.end or not self.files:
+        file = self._by_start.get(phy - phy % self.file_bytes)
+        if file is None or phy + size > self.end:
             return b""
-        index = (phy - self.files[0].start) // self.file_bytes
-        if index < 0 or index >= len(self.files):
-            return b""
-        file = self.files[index]
         start = phy - file.start
         return file.buffer[start : start + size]
 
@@ -311,11 +327,10 @@ class CommitLog:
 
     def scan(self, phy: int, *, check_crc: bool = True) -> tuple[Record | None, int]:
         """(record, next position), (``None``, next file's start) at a filler, or
-        (``None``, -1) where no valid record stands. Ignores ``end``; checks everything."""
-        for file in self.files:
-            if file.start <= phy < file.start + self.file_bytes:
-                break
-        else:
+        (``None``, -1) where no valid record stands, or no file is behind a filler. Ignores
+        ``end``; checks everything."""
+        file = self.file_of(phy)
+        if file is None:
             return None, -1
         start = phy - file.start
         head = file.buffer[start : start + 36]
@@ -323,7 +338,7 @@ class CommitLog:
             return None, -1
         size, magic = _SIZE_MAGIC.unpack_from(head)
         if magic == MAGIC_END_OF_FILE:
-            return None, file.start + self.file_bytes
+            return None, self.start_after(phy)
         if magic not in (MAGIC_V1, MAGIC_V2) or size < RECORD_BYTES_MIN or len(head) < 36:
             return None, -1
         if _I8.unpack_from(head, PHYSICAL_OFFSET_AT)[0] != phy:
@@ -343,18 +358,31 @@ class CommitLog:
         file = self.files[0]
         if file is self._current or file.start + self.file_bytes > self.flushed:
             return
-        del self.files[0]
+        del self.files[0], self._by_start[file.start]
         file.mapped.close()
-        self._background.submit(lambda: self._disk.remove(file.path), lambda _, error: None)
+        self._background.submit(
+            lambda: self._disk.remove(file.path), lambda _, error: self._removed(file, error)
+        )
+
+    def _removed(self, file: LogFile, error: OSError | None) -> None:
+        if error is not None:
+            log.error(
+                "cannot remove %s: %s. Nothing reads it any more; remove it by hand, or it is "
+                "removed after the next start",
+                file.path,
+                error.strerror,
+            )
 
     def sync_target(self) -> tuple[int, list[LogFile]]:
         """What a flush that starts now must bring to the disk."""
         return self.end, [f for f in self.files if f.start + self.file_bytes > self.flushed]
 
     def close(self) -> None:
-        if self._next is not None:
-            self._next.mapped.close()
-            self._disk.remove(self._next.path)
         for file in self.files:
             file.mapped.close()
-        self.files = []
+        self.files, self._by_start = [], {}
+        spare, self._next = self._next, None
+        if spare is not None:
+            spare.mapped.close()
+            with contextlib.suppress(OSError):  # an empty file behind the end is no harm
+                self._disk.remove(spare.path)

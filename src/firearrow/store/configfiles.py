@@ -1,16 +1,17 @@
 """The JSON tables in ``config/``, as Java reads and writes them (storage.md 6.1).
 
-A save replaces the whole file and keeps the old one as ``.bak``. It runs in the background, and
-saves of one file that come close together become one. What must not wait that long (a topic made
-by a first message) is noted in a journal beside the file first: one ``write``, which survives a
-kill. The next save makes the journal superfluous. A Java broker does not read journals, and finds
-none after a clean stop.
+A save replaces the whole file and keeps the old one as ``.bak``. It runs in the background, after
+a flush of the log (a consumer offset must not be ahead of the messages), and saves of one file that
+come close together become one. What must not wait that long (a topic made by a first message) is
+noted in a journal beside the file first: one ``write``, which survives a kill; it is synced with
+the next flush of the log. The next save makes the journal superfluous. A Java broker does not read
+journals, and finds none after a clean stop.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from firearrow.codec import lenient_json
@@ -27,29 +28,59 @@ REST_S_MIN: Final = 0.05
 RETRY_S: Final = 5.0
 
 
+class ConfigUnreadable(Exception):  # noqa: N818
+    """A table is there but cannot be read; the text says what to do."""
+
+
 class ConfigFiles:
     """All tables of one store."""
 
-    def __init__(self, disk: Disk, root: str, background: Background, clock: Clock) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        root: str,
+        background: Background,
+        clock: Clock,
+        after_flush: Callable[[Callable[[bool], None]], None],
+        refuse: Callable[[str, str], None],
+    ) -> None:
         self._disk = disk
         self._root = root
         self._background = background
         self._clock = clock
+        self._after_flush = after_flush
+        self._refuse = refuse
         self._wanted: dict[str, Iterable[bytes]] = {}
         self._busy: set[str] = set()  # being saved, or resting after it
+        self._noted: set[str] = set()  # with notes that are not synced
+        self._unsaved: set[str] = set()  # with notes that the file may not have
+        self._unnoted: set[str] = set()  # with changes that are nowhere on the disk
+        self._failing: set[str] = set()  # could not be saved the last time
         disk.make_directory(root)
 
     # -- read
 
     def load(self, name: str) -> Any:
-        """The parsed file, or its ``.bak``; ``None`` when there is neither."""
-        for path in (f"{self._root}/{name}", f"{self._root}/{name}.bak"):
-            if self._disk.size(path) <= 0:
+        """The parsed file, or its ``.bak``; ``None`` when there is neither.
+
+        Raises:
+            ConfigUnreadable: what is there cannot be read, so that it must not be replaced.
+        """
+        path = f"{self._root}/{name}"
+        unreadable = ""
+        for candidate in (path, path + ".bak"):
+            if self._disk.size(candidate) <= 0:
                 continue
             try:
-                return lenient_json.loads(self._disk.read(path))
+                return lenient_json.loads(self._disk.read(candidate))
             except ValueError as error:
-                log.error("%s is unreadable, trying its backup: %s", path, error)
+                unreadable = unreadable or str(error)
+                log.error("%s is unreadable: %s", candidate, error)
+        if unreadable:
+            raise ConfigUnreadable(
+                f"{path} is unreadable, and no {name}.bak can take its place ({unreadable}); "
+                "repair it, or remove it to start without what it says"
+            )
         return None
 
     # -- write
@@ -66,26 +97,45 @@ class ConfigFiles:
         if chunks is None:
             self._busy.discard(name)
             return
-        begun_s = self._clock.monotonic()
         data = b"".join(chunks)
-        self._turn_journal(name)
+        try:
+            self._turn_journal(name)
+        except OSError as error:
+            self._saved(name, 0.0, data, error)
+            return
+        self._after_flush(lambda flushed: self._save_now(name, data, flushed))
+
+    def _save_now(self, name: str, data: bytes, flushed: bool) -> None:
+        if not flushed:
+            return  # nothing is saved until the next start, which knows what the log has
+        begun_s = self._clock.monotonic()
         self._background.submit(
             lambda: self._replace(name, data),
-            lambda _, error: self._saved(name, begun_s, chunks, error),
+            lambda _, error: self._saved(name, begun_s, data, error),
         )
 
-    def _saved(
-        self, name: str, begun_s: float, chunks: Iterable[bytes], error: OSError | None
-    ) -> None:
+    def _saved(self, name: str, begun_s: float, data: bytes, error: OSError | None) -> None:
         rest_s = max(REST_S_MIN, REST_FACTOR * (self._clock.monotonic() - begun_s))
         if error is not None:
-            log.error(
-                "cannot save %s/%s: %s. It is kept in memory and tried again; free disk space",
-                self._root,
-                name,
-                error.strerror,
-            )
+            if name not in self._failing:
+                log.error(
+                    "cannot save %s/%s: %s. It is kept in memory and tried again; check the disk, "
+                    "and free space if it is full",
+                    self._root,
+                    name,
+                    error.strerror,
+                )
+            self._failing.add(name)
+            self._wanted.setdefault(name, (data,))
             rest_s = RETRY_S
+        else:
+            if name not in self._wanted:
+                self._unsaved.discard(name)
+                self._unnoted.discard(name)
+                self._refuse(name, "")
+            if name in self._failing:
+                self._failing.remove(name)
+                log.info("%s/%s is saved again", self._root, name)
         self._clock.call_later(rest_s, self._start, name)
 
     def _replace(self, name: str, data: bytes) -> None:
@@ -100,14 +150,42 @@ class ConfigFiles:
     # -- journal
 
     def note(self, name: str, data: bytes) -> None:
-        """Add one line to the journal of a file. An error is logged: the save follows anyway."""
+        """Add one line to the journal of a file. When that fails, no more messages are accepted
+        until the file is saved: they might be of the topic that nobody would know after a kill."""
         try:
-            self._disk.append(f"{self._root}/{name}.journal", data + b"\n")
+            # The line before may be torn.
+            self._disk.append(f"{self._root}/{name}.journal", b"\n" + data + b"\n")
         except OSError as error:
-            log.error("cannot note a change of %s/%s: %s", self._root, name, error.strerror)
+            if name not in self._unnoted:
+                log.error(
+                    "cannot note a change of %s/%s: %s. Messages are refused until the file is "
+                    "saved; check the disk, and free space if it is full",
+                    self._root,
+                    name,
+                    error.strerror,
+                )
+            self._unnoted.add(name)
+            self._refuse(name, f"{name} cannot be saved: {error.strerror}")
+            return
+        self._noted.add(name)
+        self._unsaved.add(name)
+
+    def sync_notes(self) -> Callable[[], None]:
+        """What brings the notes so far to the disk (blocks)."""
+        noted, self._noted = self._noted, set()
+
+        def sync() -> None:
+            if noted:
+                # In this order: what is turned meanwhile is found under its second name.
+                paths = [f"{self._root}/{name}.journal" for name in sorted(noted)]
+                self._disk.sync_files([*paths, *(path + ".old" for path in paths)])
+                self._disk.sync_directory(self._root)
+
+        return sync
 
     def notes(self, name: str) -> list[Any]:
-        """Everything noted since the last save; a torn last line is left out."""
+        """Everything noted since the last save, which is to be saved then; a torn line is left
+        out."""
         values = []
         for path in (f"{self._root}/{name}.journal.old", f"{self._root}/{name}.journal"):
             if self._disk.size(path) <= 0:
@@ -117,6 +195,8 @@ class ConfigFiles:
                     values.append(lenient_json.loads(line))
                 except ValueError:
                     continue
+        if values:
+            self._unsaved.add(name)
         return values
 
     def _turn_journal(self, name: str) -> None:
@@ -126,10 +206,16 @@ class ConfigFiles:
             self._disk.rename(path, path + ".old")
 
     def close(self) -> None:
-        """Save what waits in this call (blocks), and drop the journals."""
+        """Save what waits in this call (blocks), and drop the journals. What is not saved keeps its
+        journal."""
         for name, chunks in list(self._wanted.items()):
-            self._replace(name, b"".join(chunks))
+            try:
+                self._replace(name, b"".join(chunks))
+                self._unsaved.discard(name)
+            except OSError as error:
+                log.error("cannot save %s/%s: %s", self._root, name, error.strerror)
         self._wanted.clear()
         for name in self._disk.names(self._root):
-            if name.endswith((".journal", ".journal.old")):
+            table = name.removesuffix(".old").removesuffix(".journal")
+            if table != name.removesuffix(".old") and table not in self._unsaved:
                 self._disk.remove(f"{self._root}/{name}")

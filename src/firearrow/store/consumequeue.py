@@ -126,17 +126,18 @@ class QueueFiles:
             return b""
 
     def write(self, topic: str, queue_id: int, offset: int, data: bytes) -> list[str]:
-        """Write entries from ``offset`` on; the paths written. Runs in the background."""
+        """Write entries from ``offset`` on; what must be synced. Runs in the background."""
         position = offset * ENTRY_BYTES
         paths = []
         while data:
             path, start = self._path(topic, queue_id, position)
             room = start + self.file_bytes - position
-            if position > start and self._disk.size(path) < 0:
+            if self._disk.size(path) < 0:
+                directory = self.directory(topic, queue_id)
+                paths += [directory, f"{self.root}/{topic}", self.root]
                 # The first file of a queue that does not start at a file's start.
-                self._disk.write_at(
-                    path, 0, FILLER * ((position - start) // ENTRY_BYTES), self.file_bytes
-                )
+                fillers = FILLER * ((position - start) // ENTRY_BYTES)
+                self._disk.write_at(path, 0, fillers, self.file_bytes)
             self._disk.write_at(path, position - start, data[:room], self.file_bytes)
             paths.append(path)
             data, position = data[room:], position + len(data[:room])
@@ -163,7 +164,8 @@ class QueueFiles:
             middle = (low + high) // 2
             phy, size, _ = self._entry(topic, queue_id, start // ENTRY_BYTES + middle)
             used = phy >= 0 and size > 0
-            if used and (log_end is None or phy < log_end or size == FILLER_SIZE):
+            before_all = size == FILLER_SIZE and phy == 0
+            if used and (log_end is None or phy < log_end or before_all):
                 low = middle + 1
             else:
                 high = middle
@@ -179,11 +181,13 @@ class QueueFiles:
         return ENTRY.unpack(data) if len(data) == ENTRY_BYTES else None
 
     def truncate(self, topic: str, queue_id: int, offset: int) -> None:
-        """Make everything from ``offset`` on unused, and remove the files behind it."""
+        """Make everything from ``offset`` on unused, and remove the files behind it. The first
+        file stays in any case: its name tells the queue's offsets."""
         position = offset * ENTRY_BYTES
-        for start in self.starts(topic, queue_id):
+        starts = self.starts(topic, queue_id)
+        for start in starts:
             path = f"{self.directory(topic, queue_id)}/{start:020d}"
-            if start >= position and start > 0:
+            if start >= position and start != starts[0]:
                 self._disk.forget(path)
                 self._disk.remove(path)
             elif start + self.file_bytes > position:

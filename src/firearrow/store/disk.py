@@ -21,7 +21,9 @@ from firearrow.store.api import DiskUsage
 # Above so many files one sync of everything is cheaper than one for each.
 SYNC_EACH_MAX: Final = 64
 OPEN_FILES_MAX: Final = 256
+LOCK_TEXT: Final = b"lock"
 _ZEROS: Final = bytes(1024 * 1024)
+_locked_here: set[str] = set()
 
 
 class Buffer(Protocol):
@@ -63,7 +65,8 @@ class Disk(Protocol):
     def modified_ms(self, path: str) -> int:
         """When the file was last written, ms since the epoch."""
 
-    def make_directory(self, path: str) -> None: ...
+    def make_directory(self, path: str) -> None:
+        """Make it and those above it, and sync what was made; an existing one is no error."""
 
     def map(self, path: str, size: int) -> Mapped:
         """Map a file, created at its full size if missing."""
@@ -131,7 +134,8 @@ class RealMapped:
 
     def close(self) -> None:
         self._map.close()
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1  # the number may soon be another file's
+        os.close(fd)
 
 
 def _sync(fd: int) -> None:
@@ -151,7 +155,11 @@ class RealDisk:
         self._readers: OrderedDict[str, int] = OrderedDict()  # used by the loop's thread only
 
     def lock(self, path: str) -> bool:
-        # A POSIX record lock, as Java takes it; it lives as long as the open file.
+        # A POSIX record lock, as Java takes it. It is the process's: it does not keep out another
+        # store of this one, and closing any descriptor of the file would give it up.
+        identity = os.path.realpath(path)
+        if identity in _locked_here:
+            return False
         file = Path(path).open("a+b")  # noqa: SIM115
         try:
             fcntl.lockf(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0, 0)
@@ -160,10 +168,12 @@ class RealDisk:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
             raise
-        file.truncate(0)
-        file.write(b"lock")
-        file.flush()
+        if os.fstat(file.fileno()).st_size != len(LOCK_TEXT):
+            with contextlib.suppress(OSError):  # on a full disk the lock counts, not the text
+                file.truncate(0)
+                os.write(file.fileno(), LOCK_TEXT)
         self._lock_file = file
+        _locked_here.add(identity)
         return True
 
     def unlock(self) -> None:
@@ -171,6 +181,7 @@ class RealDisk:
             os.close(fd)
         self._readers.clear()
         if self._lock_file is not None:
+            _locked_here.discard(os.path.realpath(self._lock_file.name))
             self._lock_file.close()
             self._lock_file = None
 
@@ -190,7 +201,13 @@ class RealDisk:
         return os.stat(path).st_mtime_ns // 1_000_000
 
     def make_directory(self, path: str) -> None:
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path)
+        if parent:
+            self.make_directory(parent)
         os.makedirs(path, exist_ok=True)
+        self.sync_directory(parent or ".")
 
     def map(self, path: str, size: int) -> Mapped:
         return RealMapped(path, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import struct
@@ -21,7 +22,16 @@ from firearrow.model.background import Background
 from firearrow.model.clock import Clock
 from firearrow.model.message import Message
 from firearrow.store import api, checkpoint, configfiles, retention
-from firearrow.store.api import Arrival, DiskUsage, Entry, Put, PutStatus, Read, RecordMatch
+from firearrow.store.api import (
+    UNKNOWN_USAGE,
+    Arrival,
+    DiskUsage,
+    Entry,
+    Put,
+    PutStatus,
+    Read,
+    RecordMatch,
+)
 from firearrow.store.commitlog import CommitLog, LogFull
 from firearrow.store.consumequeue import (
     ENTRY,
@@ -91,14 +101,17 @@ class FileStore:
         self.queue_flusher = QueueFlusher(self)
         self.index = KeyIndex(self)
         self.retention = retention.Retention(self)
-        self.configs = configfiles.ConfigFiles(disk, f"{root}/config", background, clock)
+        self.configs = configfiles.ConfigFiles(
+            disk, f"{root}/config", background, clock, self.flusher.after, self.refuse
+        )
         self._listeners: list[tuple[str | None, Arrival]] = []
         self._unflushed: deque[tuple[ConsumeQueue, int, int, int]] = deque()
         self._tags: dict[bytes, int] = {}
         self.last_timestamp = 0
         self._hot_bytes = _memory_bytes() * settings.access_message_in_memory_max_ratio // 100
-        self.refuse_writes = ""  # why nothing may be appended now
-        self.flush_failure = ""  # the disk failed: nothing may be appended until a restart
+        self.refusal = ""  # why nothing may be appended now
+        self._refusals: dict[str, str] = {}
+        self.flush_failed = False  # nothing may be appended until a restart
         self.closed = False
 
     # -- append
@@ -111,8 +124,7 @@ class FileStore:
             queue is None
             or properties_size > PROPERTIES_BYTES_MAX
             or body_size > self.settings.max_message_size
-            or self.refuse_writes
-            or self.flush_failure
+            or self.refusal
         ):
             refusal = self._refusal(message)
             if refusal is not None:
@@ -183,8 +195,8 @@ class FileStore:
         error = _topic_error(message.topic)
         if error:
             return Put(PutStatus.MESSAGE_ILLEGAL, error)
-        if self.refuse_writes or self.flush_failure:
-            return Put(PutStatus.SERVICE_NOT_AVAILABLE, self.flush_failure or self.refuse_writes)
+        if self.refusal:
+            return Put(PutStatus.SERVICE_NOT_AVAILABLE, self.refusal)
         size = len(message.properties)
         if size > PROPERTIES_BYTES_MAX:
             return Put(
@@ -194,6 +206,13 @@ class FileStore:
         if len(message.body) > self.settings.max_message_size:
             return self._too_large(len(message.body))
         return None
+
+    def refuse(self, cause: str, reason: str) -> None:
+        """Refuse messages for ``reason`` until the same cause has none."""
+        self._refusals.pop(cause, None)
+        if reason:
+            self._refusals[cause] = reason
+        self.refusal = "; ".join(self._refusals.values())
 
     def append_batch(self, messages: list[Message]) -> Put:
         total = 0
@@ -299,8 +318,8 @@ class FileStore:
                     queue.max_offset,
                     offset,
                 )
-                while queue.max_offset < offset:
-                    self.add_entry(queue, 0, FILLER_SIZE, 0)
+                while queue.max_offset < offset:  # with a position, so that positions only grow
+                    self.add_entry(queue, phy, FILLER_SIZE, 0)
         self.add_entry(queue, phy, size, tags)
         queue.next_offset = queue.max_offset
 
@@ -357,26 +376,21 @@ class FileStore:
         tags_codes: Collection[int] | None,
         match: RecordMatch | None,
     ) -> Read:
-        settings, commit_log = self.settings, self.log
+        commit_log = self.log
         hot_from = commit_log.end - self._hot_bytes
+        hot, cold = _read_limits(self.settings)
         log_min = commit_log.min_offset
-        removed_until = -1
         parts: list[bytes] = []
         count = total = 0
         run_start = run_end = -1  # adjacent records leave as one slice
         status = api.NO_MATCHED_MESSAGE
         for phy, size, tags_code in ENTRY.iter_unpack(entries):
-            if phy < log_min or size == FILLER_SIZE or phy < removed_until:
+            if phy < log_min or size == FILLER_SIZE:
                 status = api.MESSAGE_WAS_REMOVING
                 offset += 1
                 continue
             if count:
-                if phy >= hot_from:
-                    byte_limit = settings.max_transfer_bytes_on_message_in_memory
-                    count_limit = settings.max_transfer_count_on_message_in_memory
-                else:
-                    byte_limit = settings.max_transfer_bytes_on_message_in_disk
-                    count_limit = settings.max_transfer_count_on_message_in_disk
+                byte_limit, count_limit = hot if phy >= hot_from else cold
                 if (
                     count >= max_messages
                     or count >= count_limit
@@ -393,6 +407,9 @@ class FileStore:
                     continue
             if phy == run_end and phy % commit_log.file_bytes:
                 run_end += size
+            elif commit_log.file_of(phy) is None:  # lost, with later ones still there
+                status = api.MESSAGE_WAS_REMOVING
+                continue
             else:
                 if run_end > run_start:
                     parts.append(commit_log.slice(run_start, run_end - run_start))
@@ -469,7 +486,8 @@ class FileStore:
         while low < high:
             middle = (low + high) // 2
             entry = self.files.entry(queue, middle)
-            if entry is None or entry[1] == FILLER_SIZE or entry[0] < minimum:
+            before_all = entry is not None and entry[1] == FILLER_SIZE and entry[0] == 0
+            if entry is None or before_all or entry[0] < minimum:
                 low = middle + 1
             else:
                 high = middle
@@ -484,7 +502,10 @@ class FileStore:
         return self.log.flushed
 
     def disk_usage(self) -> DiskUsage:
-        return self.disk.usage(self.root)
+        try:
+            return self.disk.usage(self.root)
+        except OSError:
+            return DiskUsage(0, 0, UNKNOWN_USAGE)
 
     def is_hot(self, physical_offset: int) -> bool:
         return self.log.end - physical_offset <= self._hot_bytes
@@ -508,11 +529,23 @@ class FileStore:
         for name, queue_id in [key for key in self.table if key[0] == topic]:
             queue = self.table.pop((name, queue_id))
             self.queue_flusher.forget(queue)
+            self.disk.forget(self.files.directory(topic, queue_id))
             self.background.submit(
                 lambda queue_id=queue_id: self.files.delete(topic, queue_id),  # type: ignore[misc]
-                lambda _, error: None,
+                lambda _, error: self._deleted(topic, error),
             )
         self._shapes.pop(topic, None)
+
+    def _deleted(self, topic: str, error: OSError | None) -> None:
+        if error is not None:
+            log.error(
+                "cannot remove the consume queues of the deleted topic %s: %s. Remove %s/%s by "
+                "hand while the broker is down",
+                topic,
+                error.strerror,
+                self.files.root,
+                topic,
+            )
 
     def delete_expired(self) -> None:
         self.retention.run_now()
@@ -541,39 +574,71 @@ class FileStore:
 
     def start(self) -> None:
         """Mark the store as in use and begin the background work."""
-        self.disk.write(f"{self.root}/abort", str(os.getpid()).encode())
+        self._mark_in_use()
         self.queue_flusher.start()
         self.retention.start()
         self.index.note_growth()
 
-    def save_checkpoint(self) -> None:
-        checkpoint.save(self.disk, f"{self.root}/checkpoint", self.checkpoint)
+    def _mark_in_use(self) -> None:
+        path = f"{self.root}/abort"
+        try:
+            self.disk.write(path, str(os.getpid()).encode())
+        except OSError as error:
+            if error.errno != errno.ENOSPC or self.disk.size(path) < 0:
+                raise
+            # The name says it all; so a full disk can still be read from.
+        self.disk.sync_directory(self.root)
 
-    def _abandon(self) -> None:
-        """End without a checkpoint: ``abort`` stays, and the next start recovers."""
-        self.configs.close()
-        self.log.close()
-        self.disk.unlock()
+    def checkpoint_writer(self) -> Callable[[], None]:
+        """What writes the checkpoint as it is now; for the background."""
+        data = self.checkpoint.pack()
+        return lambda: checkpoint.write(self.disk, f"{self.root}/checkpoint", data)
 
     def close(self) -> None:
-        """Flush everything (blocks), then mark the store as cleanly closed."""
+        """Flush everything (blocks), then mark the store as cleanly closed. When the disk fails,
+        ``abort`` stays and the next start recovers."""
         if self.closed:
             return
+        self.background.finish()
         self.closed = True
-        if self.flush_failure:
-            self._abandon()
-            return
+        try:
+            if not self.flush_failed:
+                self._finish()
+        except OSError as error:
+            log.error(
+                "the store %s cannot be closed cleanly: %s. The next start recovers what is on "
+                "the disk; check it, and free space if it is full",
+                self.root,
+                error.strerror,
+            )
+        finally:
+            self.index.release()
+            self.log.close()
+            self.disk.unlock()
+
+    def _finish(self) -> None:
         self.flusher.flush_now()
-        self.show_flushed(self.log.end)
+        self.configs.close()
         self.queue_flusher.flush_now()
         self.index.close()
-        self.configs.close()
         self.checkpoint.clean_end = self.checkpoint.dispatched = self.log.end
-        self.save_checkpoint()
-        self.disk.sync_files([f"{self.root}/checkpoint"])
-        self.log.close()
+        self.checkpoint_writer()()
+        self.disk.sync_files([f"{self.root}/checkpoint", self.root])
         self.disk.remove(f"{self.root}/abort")
-        self.disk.unlock()
+
+
+def _read_limits(settings: StoreSettings) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Bytes and messages of one read: from memory, and where the disk may have to be asked."""
+    return (
+        (
+            settings.max_transfer_bytes_on_message_in_memory,
+            settings.max_transfer_count_on_message_in_memory,
+        ),
+        (
+            settings.max_transfer_bytes_on_message_in_disk,
+            settings.max_transfer_count_on_message_in_disk,
+        ),
+    )
 
 
 def _with_address_bits(sys_flag: int, born_host: bytes, store_host: bytes) -> int:

@@ -27,6 +27,7 @@ class Flusher:
         self.scheduled = False  # a flush will follow what is appended now
         self._running = False
         self._waiting: deque[tuple[int, float, Callable[[bool], None]]] = deque()
+        self._after: deque[tuple[int, Callable[[bool], None]]] = deque()
         self._watching = False
 
     def schedule(self) -> None:
@@ -41,7 +42,7 @@ class Flusher:
     def wait(self, end: int, done: Callable[[bool], None]) -> None:
         """Call ``done`` when the log is flushed up to ``end``, or not in time."""
         store = self._store
-        if store.flush_failure:
+        if store.flush_failed:
             done(False)
             return
         deadline = store.clock.monotonic() + store.settings.sync_flush_timeout / 1000
@@ -52,31 +53,50 @@ class Flusher:
             self._watching = True
             store.clock.call_later(WATCH_S, self._watch)
 
+    def after(self, done: Callable[[bool], None]) -> None:
+        """Call ``done(True)`` once everything appended so far is on the disk, ``done(False)`` if
+        that fails. For what must not say more than the log holds, such as consumer offsets."""
+        store = self._store
+        if store.flush_failed or store.log.flushed >= store.log.end:
+            done(not store.flush_failed)
+            return
+        self._after.append((store.log.end, done))
+        self._start()
+
     def _start(self) -> None:
-        if self._running or self._store.closed or self._store.flush_failure:
+        if self._running or self._store.closed or self._store.flush_failed:
             return
         self._running = True
         self.scheduled = True
-        end, files = self._store.log.sync_target()
         timestamp = self._store.last_timestamp
+        end, sync = self._work()
+        self._store.background.submit(sync, lambda _, error: self._done(end, timestamp, error))
+
+    def _work(self) -> tuple[int, Callable[[], None]]:
+        """What is to be flushed now, and how. The topics that messages brought go first: who hears
+        that a message is on the disk finds its topic there too."""
+        end, files = self._store.log.sync_target()
+        sync_notes = self._store.configs.sync_notes()
 
         def sync() -> None:
+            sync_notes()
             for file in files:
                 file.mapped.sync()
 
-        self._store.background.submit(sync, lambda _, error: self._done(end, timestamp, error))
+        return end, sync
 
     def _done(self, end: int, timestamp: int, error: OSError | None) -> None:
         self._running = False
         self.scheduled = False
-        if self._store.closed:
-            return
         if error is not None:
             self._failing(error)
             return
         self._flushed(end, timestamp)
         if self._store.log.end > end:
-            self.schedule()
+            if self._after:
+                self._start()
+            else:
+                self.schedule()
 
     def _flushed(self, end: int, timestamp: int) -> None:
         store = self._store
@@ -86,6 +106,8 @@ class Flusher:
         store.index.note_growth()
         while self._waiting and self._waiting[0][0] <= end:
             self._waiting.popleft()[2](True)
+        while self._after and self._after[0][0] <= end:
+            self._after.popleft()[1](True)
 
     def _failing(self, error: OSError) -> None:
         """A failed sync cannot be repeated: the kernel may have dropped the pages and marked them
@@ -98,9 +120,12 @@ class Flusher:
             store.log.root,
             error.strerror,
         )
-        store.flush_failure = f"the disk failed: {error.strerror}"
+        store.flush_failed = True
+        store.refuse("flush", f"the disk failed: {error.strerror}")
         while self._waiting:
             self._waiting.popleft()[2](False)
+        while self._after:
+            self._after.popleft()[1](False)
 
     def _watch(self) -> None:
         """Answer those for whom the flush takes too long."""
@@ -114,7 +139,10 @@ class Flusher:
 
     def flush_now(self) -> None:
         """Flush everything in this call (blocks); for the end of the store."""
-        end, files = self._store.log.sync_target()
-        for file in files:
-            file.mapped.sync()
+        end, sync = self._work()
+        try:
+            sync()
+        except OSError as error:
+            self._failing(error)
+            raise
         self._flushed(end, self._store.last_timestamp)

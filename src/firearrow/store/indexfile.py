@@ -88,7 +88,10 @@ class IndexFile:
         self.end_ms = stored_ms
 
     def write_header(self) -> None:
-        """Put the counters into the file; they are kept in memory between batches."""
+        """Put the counters into the file; they are kept in memory between batches. Nothing is
+        written to a file that got no entry: its header may have no block on a full disk."""
+        if not self._reserved:
+            return
         self._buffer[0:HEADER_BYTES] = _HEADER.pack(
             self.begin_ms,
             self.end_ms,

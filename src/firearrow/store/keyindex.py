@@ -66,7 +66,9 @@ class KeyIndex:
                 log.warning("%s has another size than configured and is left out", path)
                 continue
             file = IndexFile(name, disk.map(path, self._shape.file_bytes), self._shape)
-            if crashed and file.end_ms > store.checkpoint.index_time:
+            # What is newer than the last sync may be there in parts, and a file that was still
+            # filled may have slots that are newer than its header.
+            if crashed and (file.end_ms > store.checkpoint.index_time or not file.full):
                 file.mapped.close()
                 disk.remove(path)
                 continue
@@ -120,10 +122,9 @@ class KeyIndex:
         touched: IndexFile | None = None
         while records > 0 and self._position < commit_log.end:
             record, following = commit_log.scan(self._position, check_crc=False)
-            if record is None:
-                if following <= self._position or following > commit_log.end:
-                    break
-                self._position = following
+            if record is None:  # a filler; or damage, behind which only the next file helps
+                following = commit_log.start_after(self._position)
+                self._position = following if following >= 0 else commit_log.end
                 continue
             touched = self._add(record) or touched
             self._position = following
@@ -234,7 +235,7 @@ class KeyIndex:
                 break
         records = [
             record
-            for offset in sorted(offsets)
+            for offset in sorted(set(offsets))  # a key twice, or added twice after an error
             if (record := self._store.log.record_at(offset)) is not None
         ]
         last = self._files[-1] if self._files else None
@@ -254,12 +255,18 @@ class KeyIndex:
         try:
             while self.enabled and not self._build(SLICE_RECORDS):
                 pass
+            for file in self._files:
+                file.write_header()
+                file.mapped.sync()
+                checkpoint = self._store.checkpoint
+                checkpoint.index_time = max(checkpoint.index_time, file.end_ms)
         except OSError as error:
             log.warning("the key index stays behind the log: %s", error.strerror)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the files as they are."""
         for file in self._files:
-            file.write_header()
-            file.mapped.sync()
-            self._store.checkpoint.index_time = max(self._store.checkpoint.index_time, file.end_ms)
             file.mapped.close()
         self._files.clear()
 

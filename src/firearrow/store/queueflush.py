@@ -39,13 +39,13 @@ class QueueFlusher:
         self._running: list[_Job] = []
         self._saved_mark = -1
         self._ticking = False
+        self._failing = False
 
     def dirty(self, queue: ConsumeQueue, phy: int) -> None:
         """The queue has its first unwritten entry, at ``phy``."""
         self._dirty[queue] = phy
         queue.dirty_since_s = self._store.clock.monotonic()
-        if not self._ticking:
-            self.start()
+        self.start()
 
     def forget(self, queue: ConsumeQueue) -> None:
         """The queue is deleted."""
@@ -53,19 +53,20 @@ class QueueFlusher:
         queue.pending = None
 
     def start(self) -> None:
+        if self._ticking:
+            return
         self._ticking = True
         store = self._store
         store.clock.call_later(store.settings.flush_interval_consume_queue / 1000, self._tick)
 
     def _tick(self) -> None:
+        self._ticking = False
         if self._store.closed:
             return
         if not self._running:
             self._write(self._due())
         if self._dirty or self._running or self._saved_mark != self._store.log.end:
             self.start()
-        else:
-            self._ticking = False
 
     def _due(self) -> list[ConsumeQueue]:
         store = self._store
@@ -122,23 +123,36 @@ class QueueFlusher:
         if store.closed:
             return
         if error is not None:
-            log.error(
-                "cannot write consume queues in %s: %s. They stay in memory and are rebuilt from "
-                "the log after a crash; free disk space",
-                store.files.root,
-                error.strerror,
-            )
+            self._fail(error)
             return
         self._dirty_again([queue for job in jobs if (queue := self._drop_written(job))])
         mark = min(mark, self._mark_after())
         if mark <= self._saved_mark:
+            self._failing = False
             return
         self._saved_mark = mark
         checkpoint = store.checkpoint
         checkpoint.dispatched = mark
         checkpoint.clean_end = -1
         checkpoint.queues_time = timestamp if mark >= store.log.flushed else self._time_at(mark)
-        store.background.submit(store.save_checkpoint, lambda _, error: None)
+        store.background.submit(store.checkpoint_writer(), self._checkpoint_saved)
+
+    def _checkpoint_saved(self, _: None, error: OSError | None) -> None:
+        if error is None:
+            self._failing = False
+        else:
+            self._saved_mark = -1  # again at the next tick
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        if not self._failing:
+            log.error(
+                "cannot write consume queues and checkpoint in %s: %s. They stay in memory and are "
+                "rebuilt from the log after a crash; check the disk, and free space if it is full",
+                self._store.root,
+                error.strerror,
+            )
+        self._failing = True
 
     def _time_at(self, mark: int) -> int:
         """A store time that is not later than what lies before ``mark``."""

@@ -71,7 +71,7 @@ def _recover(store: FileStore) -> None:
     _load_queues(store)
     started_s = store.clock.monotonic()
     start = _start_of_walk(store, crashed)
-    _trim_queues(store, start)
+    _trim_queues(store, start, crashed=crashed)
     end = _walk(store, start)
     store.log.set_end(end)
     _drop_entries_behind(store, end)
@@ -89,6 +89,7 @@ def _recover(store: FileStore) -> None:
 
 def _load_queues(store: FileStore) -> None:
     files = store.files
+    store.disk.make_directory(files.root)
     for topic in files.topics():
         for queue_id in files.queue_ids(topic):
             starts = files.starts(topic, queue_id)
@@ -132,10 +133,11 @@ def _last_phy(store: FileStore, queue: ConsumeQueue) -> int:
     return -1 if entry is None or entry[1] == FILLER_SIZE else entry[0]
 
 
-def _trim_queues(store: FileStore, start: int) -> None:
-    """Forget entries at and behind the start of the walk: the walk brings them again."""
+def _trim_queues(store: FileStore, start: int, *, crashed: bool) -> None:
+    """Forget entries at and behind the start of the walk: the walk brings them again. After a crash
+    each queue is cut: pages that were lost may stand before pages that were not."""
     for key, queue in list(store.table.items()):
-        if _last_phy(store, queue) >= start:
+        if crashed or _last_phy(store, queue) >= start:
             _cut(store, key, queue, start)
 
 
@@ -164,7 +166,7 @@ def _walk(store: FileStore, position: int) -> int:
     while True:
         record, following = log_.scan(position)
         if record is None:
-            if not any(file.start == following for file in log_.files):
+            if following < 0:
                 return position
             position = following  # behind a filler, even if nothing is there yet
             continue

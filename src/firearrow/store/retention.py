@@ -49,6 +49,8 @@ class Retention:
     def __init__(self, store: FileStore) -> None:
         self._store = store
         self._manual = 0
+        self._full = False
+        self._failing = False
         self._log_min = -1
 
     def start(self) -> None:
@@ -57,14 +59,28 @@ class Retention:
     def run_now(self) -> None:
         """Run at the next look whatever the hour, as the admin command asks."""
         self._manual = MANUAL_RUNS
-        self.run()
+        self._try()
 
     def _tick(self) -> None:
         if self._store.closed:
             return
-        self.run()
+        self._try()
         interval_s = self._store.settings.clean_resource_interval / 1000
         self._store.clock.call_later(interval_s, self._tick)
+
+    def _try(self) -> None:
+        try:
+            self.run()
+            self._failing = False
+        except OSError as error:
+            if not self._failing:
+                log.error(
+                    "cannot look for expired files in %s: %s. Nothing is deleted meanwhile; check "
+                    "the disk",
+                    self._store.root,
+                    error.strerror,
+                )
+            self._failing = True
 
     def run(self) -> None:
         """Look once."""
@@ -76,6 +92,7 @@ class Retention:
         wanted = (
             forced
             or usage > limit.expire
+            or usage < 0
             or self._manual > 0
             or is_cleaning_hour(settings.delete_when, store.clock.now_ms())
         )
@@ -88,17 +105,18 @@ class Retention:
 
     def _refuse_or_accept(self, full: bool, usage: float) -> None:
         store = self._store
-        if full and not store.refuse_writes:
+        if full and not self._full:
             log.error(
                 "the disk of %s is %.0f %% full: messages are refused, reads go on. Free space, "
                 "or lower fileReservedTime; diskSpaceWarningLevelRatio sets the limit",
                 store.root,
                 usage * 100,
             )
-            store.refuse_writes = f"the disk is {usage * 100:.0f} % full"
-        elif not full and store.refuse_writes:
+            store.refuse("disk", f"the disk is {usage * 100:.0f} % full")
+        elif self._full and not full:
             log.warning("the disk of %s has space again: messages are accepted", store.root)
-            store.refuse_writes = ""
+            store.refuse("disk", "")
+        self._full = full
 
     def _delete(self, forced: bool) -> None:
         store, settings = self._store, self._store.settings

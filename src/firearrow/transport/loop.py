@@ -84,12 +84,18 @@ class ThreadBackground:
             self._thread.start()
         self._jobs.put(job)
 
-    def close(self) -> None:
-        """Wait for all submitted work, and deliver its results before returning."""
-        if self._thread is not None:
+    def finish(self) -> None:
+        """Wait for all submitted work, and deliver its results before returning. What is submitted
+        meanwhile is waited for too."""
+        while self._thread is not None:
             self._jobs.put(None)
             self._thread.join()
             self._thread = None
+            self._deliver()
+
+    def close(self) -> None:
+        """As ``finish``; what is submitted later runs at once, in the caller."""
+        self.finish()
         self._closed = True
         self._deliver()
 

@@ -233,10 +233,10 @@ def test_a_full_disk_delays_delivery_but_loses_nothing(
     world: World, client: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     timed(client, TIMER_DELAY_SEC=2)
-    world.store.refuse_writes = "the disk is full"
+    world.store.refuse("test", "the disk is full")
     world.clock.advance(5)
     assert bodies(client) == []
-    world.store.refuse_writes = ""
+    world.store.refuse("test", "")
     world.clock.advance(1)
     assert bodies(client) == [b"x"]
 

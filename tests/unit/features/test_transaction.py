@@ -545,11 +545,11 @@ def test_op_messages_of_4_9_are_understood(world: World) -> None:
 def test_a_full_disk_keeps_the_transaction_open(world: World) -> None:
     client = producer(world)
     sent = send_half(world, client)
-    world.store.refuse_writes = "the disk is full"
+    world.store.refuse("test", "the disk is full")
     assert end(client, sent, COMMIT).code == codes.SERVICE_NOT_AVAILABLE
     assert end(client, sent, ROLLBACK).code == codes.SUCCESS
     assert keep_alive(world, 61, client) == [[]]
-    world.store.refuse_writes = ""
+    world.store.refuse("test", "")
     assert keep_alive(world, 61, client) == [[]]
     assert arrived(client) == []
 

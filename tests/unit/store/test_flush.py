@@ -14,7 +14,7 @@ from firearrow.store.disk import Mapped, RealDisk
 
 
 class BrokenDisk(RealDisk):
-    """A disk whose first sync of the log fails, and whose next ones lie."""
+    """A disk whose first sync of the log's records fails, and whose next ones lie."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class BrokenDisk(RealDisk):
 
     def _sync(self) -> None:
         self.syncs += 1
-        if self.syncs == 1:
+        if self.syncs == 2:  # the first one is that of the new, empty file
             raise OSError(errno.EIO, "Input/output error")
 
 

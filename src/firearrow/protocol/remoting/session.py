@@ -99,7 +99,15 @@ class Dispatcher:
 
 
 def _failed(request: Request[Any], error: Exception) -> Reply:
-    log.error("request %s from %s failed", request.code, request.peer.remote, exc_info=error)
+    if isinstance(error, OSError):  # no defect of ours
+        log.error(
+            "request %s from %s failed: %s; check the disk",
+            request.code,
+            request.peer.remote,
+            error,
+        )
+    else:
+        log.error("request %s from %s failed", request.code, request.peer.remote, exc_info=error)
     return Reply(codes.SYSTEM_ERROR, f"{type(error).__name__}: {error}")
 
 
