@@ -301,6 +301,8 @@ class Server:
                 "only by its address"
             )
         self.registrar = Registrar(settings, core.topics, self.clock, links)
+        if links:
+            core.cluster_queues.source = self.registrar.queues_of
         self.registrar.start()
 
     # -- both

@@ -107,6 +107,10 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     pop_polling_size: Positive = 1024
     pop_long_polling_force_notify_interval: int = 800
     enable_notify_after_pop_order_lock_release: bool = True
+    server_load_balancer_enable: bool = True
+    default_message_request_mode: str = "PULL"
+    default_pop_share_queue_num: Annotated[int, Meta(ge=-1)] = -1
+    load_balance_poll_name_server_interval: Positive = 30_000
     # the store
     store_path_root_dir: str = ""
     mapped_file_size_commit_log: Annotated[int, Meta(ge=65536, le=0x7FFFFFFF)] = 1024 * 1024 * 1024
@@ -302,6 +306,7 @@ _host = _matching(lambda text: not text or _HOST(text), "must be a host or an ad
 _TEXTS: Final[dict[str, Callable[[str], str]]] = {
     "flushDiskType": _one_of(*FLUSH_TYPES),
     "brokerRole": _one_of("ASYNC_MASTER", "SYNC_MASTER"),
+    "defaultMessageRequestMode": _one_of("PULL", "POP"),
     "brokerName": _named,
     "brokerClusterName": _named,
     "bindAddress": _host,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from firearrow.broker.cluster_queues import BrokerQueues, Found
 from firearrow.broker.registration import Everything
 from firearrow.config import BrokerSettings
 from firearrow.model.topic import DataVersion, Topic
@@ -43,6 +44,13 @@ class LocalNameServer:
         )
         self._server.register(broker, topics, version, self)
         self._order_topics(list(self._server.order_topics() or ()))
+
+    def queues_of(self, topic: str, found: Found) -> None:
+        shares = self._server.table.queues.get(topic)
+        if shares is None:
+            found(None)
+        else:
+            found([BrokerQueues(q.broker_name, q.read_queues, q.perm) for q in shares.values()])
 
     def unregister(self, done: Callable[[], None]) -> None:
         settings = self._settings

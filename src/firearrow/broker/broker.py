@@ -13,6 +13,7 @@ from firearrow.broker.admin.reset import ResetAdmin, ResetSettings
 from firearrow.broker.admin.runtime import RuntimeAdmin, Update
 from firearrow.broker.admin.topics import TopicAdmin, TopicAdminSettings
 from firearrow.broker.client_requests import ClientRequests, ClientSettings
+from firearrow.broker.cluster_queues import ClusterQueues, ClusterSettings
 from firearrow.broker.groups import Groups, GroupSettings
 from firearrow.broker.long_poll import LongPoll
 from firearrow.broker.members import Members, MemberSettings
@@ -42,6 +43,7 @@ class Settings(
     ResetSettings,
     TopicAdminSettings,
     ClientSettings,
+    ClusterSettings,
     GroupSettings,
     MemberSettings,
     OffsetSettings,
@@ -70,6 +72,7 @@ class Core:
         self.members = Members(settings, clock)
         self.locks = QueueLocks(clock)
         self.writer = Writer(store)
+        self.cluster_queues = ClusterQueues(settings, self.topics, clock)
 
         # What the composition root connects: the settings as texts, and the delay room's progress.
         self.properties: Callable[[], dict[str, Any]] = dict

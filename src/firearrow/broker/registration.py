@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from firearrow.broker.cluster_queues import BrokerQueues, Found
 from firearrow.broker.topics import Topics
 from firearrow.codec import lenient_json
 from firearrow.codec.hashes import body_crc
@@ -23,8 +24,10 @@ log = logging.getLogger(__name__)
 
 REGISTER_BROKER: Final = 103
 UNREGISTER_BROKER: Final = 104
+GET_ROUTEINFO_BY_TOPIC: Final = 105
 CALL_TIMEOUT_S: Final = 24.0  # ``registerBrokerTimeoutMills``
 UNREGISTER_TIMEOUT_S: Final = 3.0
+ROUTE_TIMEOUT_S: Final = 2.0  # the clients that ask for it wait 3 s
 PERIOD_MS_MIN, PERIOD_MS_MAX = 10_000, 60_000
 RECONNECT_S: Final = 3.0
 # About 2 MB: a frame has at most 16 MiB. Java's name server takes parts as well.
@@ -50,6 +53,9 @@ class NameServerLink(Protocol):
 
     def register(self, topics: dict[str, Topic], version: DataVersion) -> None:
         """Tell some topics, or all."""
+
+    def queues_of(self, topic: str, found: Found) -> None:
+        """Ask for the brokers of a topic; ``None`` when the name server has no answer."""
 
     def unregister(self, done: Callable[[], None]) -> None: ...
 
@@ -142,6 +148,17 @@ class RemoteNameServer:
             lambda header, body: done(),
         )
 
+    def queues_of(self, topic: str, found: Found) -> None:
+        session = self._session
+        if session is None or session.closed:
+            found(None)
+            return
+
+        def done(header: Header | None, body: bytes) -> None:
+            found(_route(body) if header is not None and header.code == codes.SUCCESS else None)
+
+        session.call(GET_ROUTEINFO_BY_TOPIC, {"topic": topic}, b"", ROUTE_TIMEOUT_S, done)
+
     def _identity(self) -> dict[str, str]:
         return {
             "brokerName": self._settings.broker_name,
@@ -231,6 +248,26 @@ def _ordered(body: bytes) -> list[str]:
         return []
 
 
+class _QueueData(msgspec.Struct):
+    broker_name: str = msgspec.field(name="brokerName")
+    perm: int = 0
+    read_queues: int = msgspec.field(default=0, name="readQueueNums")
+
+
+class _Route(msgspec.Struct):
+    queues: list[_QueueData] = msgspec.field(default_factory=list, name="queueDatas")
+
+
+def _route(body: bytes) -> list[BrokerQueues] | None:
+    """The queues of ``TopicRouteData``; ``None`` when it cannot be read."""
+    try:
+        route = msgspec.convert(lenient_json.loads(body), _Route)
+    except ValueError as error:
+        log.warning("unreadable route from a name server: %s", error)
+        return None
+    return [BrokerQueues(q.broker_name, q.read_queues, q.perm) for q in route.queues]
+
+
 class _KvTable(msgspec.Struct):
     table: dict[str, str] = {}
 
@@ -299,6 +336,19 @@ class Registrar:
             name: msgspec.structs.replace(topic, perm=topic.perm & (permission | 1))
             for name, topic in topics.items()
         }
+
+    def queues_of(self, topic: str, found: Found) -> None:
+        """Ask one name server after the other for the brokers of a topic."""
+        links = iter(self._links)
+
+        def ask(answer: list[BrokerQueues] | None = None) -> None:
+            link = next(links, None) if answer is None else None
+            if link is None:
+                found(answer)
+            else:
+                link.queues_of(topic, ask)
+
+        ask()
 
     def stop(self, done: Callable[[], None]) -> None:
         """Unregister everywhere, then call ``done``."""

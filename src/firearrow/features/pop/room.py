@@ -10,6 +10,7 @@ from firearrow.broker.rooms import BaseRoom
 from firearrow.broker.subscription import TAG, ExpressionError, Subscription, SubscriptionCache
 from firearrow.features.pop import answers
 from firearrow.features.pop.acking import Acker, AckSettings, Outcome
+from firearrow.features.pop.assignment import Assignments, AssignmentSettings
 from firearrow.features.pop.handles import HandleError, parse_handle
 from firearrow.features.pop.offsets import OffsetSettings, PopOffsets, Queue
 from firearrow.features.pop.order import Orders
@@ -39,6 +40,7 @@ INIT_MIN: Final = 0
 
 class Settings(
     AckSettings,
+    AssignmentSettings,
     OffsetSettings,
     PopSettings,
     ReceiveSettings,
@@ -57,7 +59,7 @@ class Settings(
 
 class PopRoom(BaseRoom):
     """Answers POP_MESSAGE, ACK_MESSAGE, BATCH_ACK_MESSAGE, CHANGE_MESSAGE_INVISIBLETIME,
-    NOTIFICATION, POLLING_INFO and PEEK_MESSAGE.
+    NOTIFICATION, POLLING_INFO, PEEK_MESSAGE, QUERY_ASSIGNMENT and SET_MESSAGE_REQUEST_MODE.
 
     For use inside the process: ``receiver`` pops with or without waiting, ``acker`` acknowledges
     and changes invisible times, ``waiting`` counts who waits.
@@ -116,6 +118,10 @@ class PopRoom(BaseRoom):
             timed_until,
         )
 
+        self.assignments = Assignments(
+            settings, store, core.topics, core.groups, core.members, core.cluster_queues
+        )
+
     # -- the room
 
     def routes(self) -> Mapping[int, Route]:
@@ -127,11 +133,14 @@ class PopRoom(BaseRoom):
             pop_requests.PEEK_MESSAGE: self.peek,
             pop_requests.NOTIFICATION: self.notification,
             pop_requests.POLLING_INFO: self.polling_info,
+            pop_requests.QUERY_ASSIGNMENT: self.assignments.query,
+            pop_requests.SET_MESSAGE_REQUEST_MODE: self.assignments.set_mode,
         }
         return {code: Route(*POP_REQUESTS[code], handler) for code, handler in handlers.items()}
 
     def start(self) -> None:
         store = self._core.store
+        self.assignments.start()
         self.orders.start()
         self.revive.start()
         store.on_arrival(self.waiting.arrived)
