@@ -16,6 +16,7 @@ from interop.program import cache_directory, run_alone, run_program
 from interop.results import Report, Server
 
 SOURCES = Path(__file__).parent / "src"
+SOURCES_5 = Path(__file__).parent / "src5"  # what only clients from 5.0 on can do
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,15 @@ def unavailable() -> str | None:
     return missing_tools()
 
 
+def _sources(row: Row) -> list[Path]:
+    folders = [SOURCES] if row.version.startswith("4.") else [SOURCES, SOURCES_5]
+    return [source for folder in folders for source in sorted(folder.glob("*.java"))]
+
+
 def _classes(row: Row) -> Path:
     """Where the scenarios are, compiled against this client; the name has the sources' hash."""
     digest = hashlib.sha256()
-    for source in sorted(SOURCES.glob("*.java")):
+    for source in _sources(row):
         digest.update(source.read_bytes())
     return cache_directory("java") / f"classes-{row.version}-{digest.hexdigest()[:12]}"
 
@@ -69,7 +75,7 @@ def prepare() -> None:
             shutil.rmtree(stale)
         building = classes.with_name(f"building-{row.version}")
         command = ["javac", "-nowarn", "-XDsuppressNotes", "--release", "11", "-d", str(building)]
-        command += ["-cp", f"{row.jars}/*", *map(str, SOURCES.glob("*.java"))]
+        command += ["-cp", f"{row.jars}/*", *map(str, _sources(row))]
         subprocess.run(command, check=True)
         building.rename(classes)
 
@@ -92,8 +98,12 @@ def _run_row(row: Row, home: Path, namesrv: str, report: Report, server: Server)
         [*java, *classpath, "Main", "list"], check=True, capture_output=True, text=True
     )
     scenarios = listed.stdout.split("\n")[:-1]
-    parts = [("plain", [s for s in scenarios if s != "TLS"], []), ("tls", ["TLS"], ["true"])]
+    pops = [s for s in scenarios if s.startswith("pop")]
+    others = [s for s in scenarios if s not in pops and s != "TLS"]
+    parts = [("plain", others, []), ("pop", pops, []), ("tls", ["TLS"], ["true"])]
     for part, names, tls in parts:
+        if not names:
+            continue
         options = [f"-Dtls.enable={value}" for value in tls]
         arguments = ["Main", part, namesrv, row.title, row.headers, uuid.uuid4().hex[:8]]
         run_program([*java, *options, *classpath, *arguments], row.title, names, report, server)

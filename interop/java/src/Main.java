@@ -2,10 +2,12 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
+import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.util.LinkedHashMap;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
@@ -13,7 +15,7 @@ import org.apache.rocketmq.remoting.protocol.RemotingCommand;
 
 /**
  * Runs the scenarios and prints one JSON object a line.
- * Arguments: {@code list}, or {@code plain|tls NAMESRV CLIENT HEADERS RUN}.
+ * Arguments: {@code list}, or {@code plain|pop|tls NAMESRV CLIENT HEADERS RUN}.
  */
 public final class Main {
     /** Returns a measured figure or nothing; throws when something is not as it should be. */
@@ -27,6 +29,8 @@ public final class Main {
         }
     }
 
+    private static final Set<String> OWN =
+        Set.of("Sends", "Consumes", "Cluster", "Dialogues", "World", "Pops", "Popping");
     private static final Map<String, Scenario> TOGETHER = new LinkedHashMap<>();
     private static final Map<String, Scenario> ALONE = new LinkedHashMap<>();
     private static final PrintStream OUT =
@@ -55,9 +59,23 @@ public final class Main {
 
     private Main() {}
 
+    /** The scenarios of src5, which only clients from 5.0 on can compile. */
+    @SuppressWarnings("unchecked")
+    private static Map<String, Scenario> popping() {
+        try {
+            Field scenarios = Class.forName("Pops").getDeclaredField("SCENARIOS");
+            return (Map<String, Scenario>) scenarios.get(null);
+        } catch (ClassNotFoundException olderClient) {
+            return Map.of();
+        } catch (ReflectiveOperationException error) {
+            throw new IllegalStateException(error);
+        }
+    }
+
     public static void main(String[] arguments) throws Exception {
         if (arguments[0].equals("list")) {
             TOGETHER.keySet().forEach(OUT::println);
+            popping().keySet().forEach(OUT::println);
             ALONE.keySet().forEach(OUT::println);
             OUT.println("TLS");
             System.exit(0);
@@ -69,15 +87,23 @@ public final class Main {
         String run = arguments[4];
         if (arguments[0].equals("tls")) {
             run(namesrv, client, run, "TLS", Cluster::tls);
+        } else if (arguments[0].equals("pop")) {
+            together(popping(), 9, namesrv, client, run); // most of them wait
         } else {
-            ExecutorService threads = Executors.newFixedThreadPool(5);
-            TOGETHER.forEach((name, scenario) ->
-                threads.execute(() -> run(namesrv, client, run, name, scenario)));
-            threads.shutdown();
-            threads.awaitTermination(2, TimeUnit.MINUTES);
+            together(TOGETHER, 5, namesrv, client, run);
             ALONE.forEach((name, scenario) -> run(namesrv, client, run, name, scenario));
         }
         System.exit(0); // the clients' own threads would linger
+    }
+
+    private static void together(
+            Map<String, Scenario> scenarios, int at, String namesrv, String client, String run)
+            throws InterruptedException {
+        ExecutorService threads = Executors.newFixedThreadPool(at);
+        scenarios.forEach((name, scenario) ->
+            threads.execute(() -> run(namesrv, client, run, name, scenario)));
+        threads.shutdown();
+        threads.awaitTermination(2, TimeUnit.MINUTES);
     }
 
     private static void run(
@@ -106,7 +132,7 @@ public final class Main {
 
     private static String at(Throwable error) {
         for (StackTraceElement element : error.getStackTrace()) {
-            if (element.getClassName().matches("Sends|Consumes|Cluster|World")) {
+            if (OWN.contains(element.getClassName())) {
                 return " at " + element.getFileName() + ":" + element.getLineNumber();
             }
         }
