@@ -146,7 +146,7 @@ _FIELDS: Final = {field.encode_name: field for field in msgspec.structs.fields(B
 # management and the like. A broker.conf that sets them is not warned about.
 WITHOUT_EFFECT: Final = re.compile(
     r".*ThreadPoolNums|.*ThreadPoolQueueCapacity|waitTimeMills\w+|transientStorePool\w*|warmMapedFile\w*"
-    r"|server\w+|client\w+|useEpollNativeSelector|transferMsgByHeap|useReentrantLockWhenPutMessage"
+    r"|server(?!LoadBalancer)\w+|client\w+|useEpollNativeSelector|transferMsgByHeap|useReentrantLockWhenPutMessage"
     r"|osPageCacheBusyTimeOutMills|brokerFastFailureEnable|forceRegister|diskFall\w+|rocketmqHome"
     r"|enablePopLog|enablePopBufferMerge|enablePopBatchAck|popCk\w+|popConsumer\w+|append(Ack|Ck)Async"
     r"|reviveMaxSlow|reviveScanTime|popPollingMap\w+"
