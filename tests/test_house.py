@@ -64,7 +64,7 @@ BANNED_MODULES = {
     "socket": ("app.py", "transport/listener.py"),
     "mmap": ("store/disk.py", "store/memory.py"),
     # the queue of a message, where a pop begins
-    "random": ("broker/send.py", "features/pop/popping.py", "features/retry.py"),
+    "random": ("broker/send_checks.py", "features/pop/popping.py", "features/retry.py"),
 }
 # Methods of pathlib that touch the disk: the store has its own door, these have settings.
 FILE_METHODS = {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "rename"}

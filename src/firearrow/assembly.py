@@ -11,6 +11,7 @@ from firearrow.broker.broker import Broker, Core
 from firearrow.config import BrokerSettings, as_properties
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
 from firearrow.features.pop.room import PopRoom
+from firearrow.features.reply import ReplyRoom
 from firearrow.features.retry import RetryRoom
 from firearrow.features.timer.due import precision_ms
 from firearrow.features.timer.room import TimerRoom
@@ -70,6 +71,9 @@ def assemble(
         clock,
         core.store_host,
     )
-    # A half message is not delayed: its commit is.
+    reply = ReplyRoom(
+        settings, core.writer, core.topics, core.members, clock, core.stats, core.store_host
+    )
     pop = PopRoom(settings, core, timer.clockwork.delivered_until)
-    return Broker(core, retry, [retry, transaction, delay, timer, pop])
+    # A half message is not delayed: its commit is.
+    return Broker(core, retry, [retry, transaction, delay, timer, pop, reply])

@@ -69,6 +69,7 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     validate_system_topic_when_update_topic: bool = True
     enable_mixed_message_type: bool = False
     reject_transaction_message: bool = False
+    store_reply_message_enable: bool = True
     transaction_time_out: int = 6000
     transaction_check_interval: int = 30_000
     transaction_check_max: int = 15

@@ -40,6 +40,7 @@ public final class Main {
 
     static {
         TOGETHER.put("retry, dead letter", Consumes::deadLetter);
+        TOGETHER.put("transaction", Dialogues::transaction);
         TOGETHER.put("rebalance", Cluster::rebalance);
         TOGETHER.put("send sync", Sends::sync);
         TOGETHER.put("send async", Sends::async);
@@ -53,6 +54,7 @@ public final class Main {
         TOGETHER.put("tags", Consumes::tags);
         TOGETHER.put("lite pull, seek", Consumes::litePull);
         TOGETHER.put("query by key, id", Cluster::query);
+        TOGETHER.put("request and reply", Dialogues::requestReply);
         ALONE.put("long-poll wake-up", Cluster::wakeUp); // other load would be measured with it
         ALONE.put("broker restart", Cluster::restart);
     }

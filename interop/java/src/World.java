@@ -45,6 +45,10 @@ final class World implements AutoCloseable {
         return group + "-" + instances++;
     }
 
+    void closeLater(Runnable closer) {
+        closers.add(closer);
+    }
+
     DefaultMQProducer producer() throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer(group + "-producer");
         producer.setNamesrvAddr(namesrv);

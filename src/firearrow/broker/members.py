@@ -88,6 +88,7 @@ class Members:
         self._clock = clock
         self.consumers: dict[str, ConsumerGroupMembers] = {}
         self.producers: dict[str, dict[Caller, Client]] = {}
+        self._producer_of: dict[str, Caller] = {}  # client id -> connection
         # Which groups a connection belongs to, so that its end costs no search.
         self._groups_of: dict[Caller, tuple[set[str], set[str]]] = {}
         self.wants_notice: Callable[[str], bool] = lambda group: True
@@ -101,8 +102,16 @@ class Members:
         self, group: str, caller: Caller, client_id: str, language: str, version: int
     ) -> None:
         clients = self.producers.setdefault(group, {})
+        known = clients.get(caller)
+        if known is not None and known.client_id != client_id:
+            self._forget_producer(known.client_id, caller)
         self._seen(clients, caller, client_id, language, version)
         self._groups(caller)[0].add(group)
+        self._producer_of[client_id] = caller
+
+    def find_producer(self, client_id: str) -> Caller | None:
+        """The connection of the producers of one client instance."""
+        return self._producer_of.get(client_id)
 
     def register_consumer(
         self, data: ConsumerData, caller: Caller, heartbeat: Heartbeat, language: str, version: int
@@ -165,11 +174,21 @@ class Members:
             self._leave_consumers(group, caller)
 
     def _leave_producers(self, name: str, caller: Caller) -> None:
-        clients = self.producers.get(name)
-        if clients is not None and clients.pop(caller, None) is not None and not clients:
+        clients = self.producers.get(name, {})
+        client = clients.pop(caller, None)
+        if client is None:
+            return
+        if not clients:
             del self.producers[name]
-        if caller in self._groups_of:
-            self._groups_of[caller][0].discard(name)
+        groups = self._groups_of.get(caller)
+        if groups is not None:
+            groups[0].discard(name)
+        if groups is None or not groups[0]:
+            self._forget_producer(client.client_id, caller)
+
+    def _forget_producer(self, client_id: str, caller: Caller) -> None:
+        if self._producer_of.get(client_id) is caller:
+            del self._producer_of[client_id]
 
     def _leave_consumers(self, name: str, caller: Caller) -> None:
         group = self.consumers.get(name)

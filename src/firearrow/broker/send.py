@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import struct
 from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
 
+from firearrow.broker.send_checks import SendChecks, SendCheckSettings, SendFields
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.tails import UNIQUE_KEY, Tails
 from firearrow.broker.topics import Topics
@@ -18,12 +18,9 @@ from firearrow.codec.message_id import UniqueIds
 from firearrow.model import codes, names
 from firearrow.model.clock import Clock
 from firearrow.model.message import Message
-from firearrow.model.topic import PERM_WRITE, Topic
+from firearrow.model.topic import Topic
 from firearrow.protocol.remoting.command import LANGUAGE, VERSION, Answer, Reply, Request
-from firearrow.protocol.remoting.requests import SendMessage, SendMessageV2
 from firearrow.store.api import Put, PutStatus, Store
-
-SendFields = SendMessage | SendMessageV2
 
 # Put status -> response code (behaviour.md 1.5).
 PUT_CODES: Final = {
@@ -43,14 +40,10 @@ _VERSION: Final = f',"version":{VERSION}}}'
 _quote = msgspec.json.Encoder().encode
 
 
-class SendSettings(Protocol):
+class SendSettings(SendCheckSettings, Protocol):
     broker_cluster_name: str
-    broker_permission: int
     flush_disk_type: str
     max_message_size: int
-    region_id: str
-    start_accept_send_request_time_stamp: int
-    trace_on: bool
 
 
 class RetryRules(Protocol):
@@ -79,17 +72,15 @@ class Sender:
         self._writer = writer
         self._tails = Tails(writer.marked)
         self._known_tail = self._tails.get
-        self._topics = topics
-        self._find_topic = topics.table.get
+        self._checks = SendChecks(settings, topics, clock)
+        self._refuse = self._checks.refuse
         self._plain_topic = topics.plain.get
-        self._clock = clock
         self._stats = stats
         self._retry = retry
         self._unique_ids = UniqueIds(store_host, process_id, clock.now_ms)
         self._host_hex = store_host.hex().upper()
         region = settings.region_id
         trace = "true" if settings.trace_on else "false"
-        self._error_ext = {"MSG_REGION": region, "TRACE_ON": trace}
         quoted = _quote(region).decode()
         self._ext_head = (
             f'"extFields":{{"MSG_REGION":{quoted},"TRACE_ON":"{trace}","msgId":"{self._host_hex}'
@@ -131,52 +122,13 @@ class Sender:
         return self._stored(request, message, put, topic.name, queue_id, head[9:])
 
     def _handle_with_care(self, request: Request[SendFields]) -> Answer:
-        fields = request.fields
-        checked = self._check(fields)
+        checked = self._checks.check(request.fields)
         if isinstance(checked, Reply):
             return checked
-        topic = checked
-        accept_from = self._settings.start_accept_send_request_time_stamp
-        if accept_from and accept_from > self._clock.now_ms():
-            return self._refuse(codes.SYSTEM_ERROR, "the broker does not accept messages yet")
-        queue_id = fields.queue_id
-        if queue_id < 0:
-            queue_id = random.randrange(topic.write_queues) if topic.write_queues else 0
-        elif queue_id >= topic.write_queues and queue_id >= topic.read_queues:
-            return self._refuse(
-                codes.INVALID_PARAMETER,
-                f"request queueId[{queue_id}] is illegal, {topic.name} has "
-                f"{topic.read_queues} read and {topic.write_queues} write queues",
-            )
-        if fields.batch:
+        topic, queue_id = checked
+        if request.fields.batch:
             return self._send_batch(request, topic, queue_id)
         return self._send_one(request, topic, queue_id)
-
-    # -- checks
-
-    def _check(self, fields: SendFields) -> Topic | Reply:
-        name = fields.topic
-        topic = self._find_topic(name)
-        if topic is not None and topic.order and not self._settings.broker_permission & PERM_WRITE:
-            return self._refuse(codes.NO_PERMISSION, "the broker does not permit writing")
-        error = names.topic_error(name)
-        if error is not None:
-            return self._refuse(codes.INVALID_PARAMETER, error)
-        if name in names.CLIENTS_MAY_NOT_SEND_TO:
-            return self._refuse(
-                codes.NO_PERMISSION, f"Sending message to topic[{name}] is forbidden."
-            )
-        if topic is not None:
-            return topic
-        created = self._topics.create_on_send(
-            name, fields.default_topic, fields.default_topic_queues, unit=bool(fields.unit_mode)
-        )
-        if isinstance(created, str):
-            return self._refuse(codes.TOPIC_NOT_EXIST, created)
-        return created
-
-    def _refuse(self, code: int, remark: str) -> Reply:
-        return Reply(code, remark, self._error_ext)
 
     # -- one message
 
@@ -201,7 +153,7 @@ class Sender:
         if topic.name.startswith(names.RETRY_PREFIX):
             diverted = self._retry.divert(fields, message, request.version)
             if isinstance(diverted, Reply):
-                return Reply(diverted.code, diverted.remark, self._error_ext)
+                return Reply(diverted.code, diverted.remark, self._checks.ext)
             message = diverted
         put = self._writer.put(message)
         return self._stored(request, message, put, topic.name, queue_id, unique_key)

@@ -13,7 +13,8 @@ from typing import Final, Protocol
 from firearrow.broker.groups import Groups
 from firearrow.broker.queue_locks import QueueLocks
 from firearrow.broker.rooms import BaseRoom
-from firearrow.broker.send import PUT_CODES, SendFields
+from firearrow.broker.send import PUT_CODES
+from firearrow.broker.send_checks import SendFields
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer

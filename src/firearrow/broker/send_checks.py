@@ -1,0 +1,79 @@
+"""What is checked of a send before it is stored, the same for every kind of send."""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+from firearrow.broker.topics import Topics
+from firearrow.model import codes, names
+from firearrow.model.clock import Clock
+from firearrow.model.topic import PERM_WRITE, Topic
+from firearrow.protocol.remoting.command import Reply
+from firearrow.protocol.remoting.requests import SendMessage, SendMessageV2
+
+SendFields = SendMessage | SendMessageV2
+
+
+class SendCheckSettings(Protocol):
+    broker_permission: int
+    region_id: str
+    start_accept_send_request_time_stamp: int
+    trace_on: bool
+
+
+class SendChecks:
+    """Finds or creates the topic, and chooses the queue (behaviour.md 1.1 to 1.3)."""
+
+    def __init__(self, settings: SendCheckSettings, topics: Topics, clock: Clock) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._clock = clock
+        # Every answer to a send carries these, which clients take their trace switch from.
+        self.ext = {
+            "MSG_REGION": settings.region_id,
+            "TRACE_ON": "true" if settings.trace_on else "false",
+        }
+
+    def check(self, fields: SendFields) -> tuple[Topic, int] | Reply:
+        """The topic and queue id to store to, or why not."""
+        topic = self._topic(fields)
+        if isinstance(topic, Reply):
+            return topic
+        accept_from = self._settings.start_accept_send_request_time_stamp
+        if accept_from and accept_from > self._clock.now_ms():
+            return self.refuse(codes.SYSTEM_ERROR, "the broker does not accept messages yet")
+        queue_id = fields.queue_id
+        if queue_id < 0:
+            queue_id = random.randrange(topic.write_queues) if topic.write_queues else 0
+        elif queue_id >= topic.write_queues and queue_id >= topic.read_queues:
+            return self.refuse(
+                codes.INVALID_PARAMETER,
+                f"request queueId[{queue_id}] is illegal, {topic.name} has "
+                f"{topic.read_queues} read and {topic.write_queues} write queues",
+            )
+        return topic, queue_id
+
+    def _topic(self, fields: SendFields) -> Topic | Reply:
+        name = fields.topic
+        topic = self._topics.table.get(name)
+        if topic is not None and topic.order and not self._settings.broker_permission & PERM_WRITE:
+            return self.refuse(codes.NO_PERMISSION, "the broker does not permit writing")
+        error = names.topic_error(name)
+        if error is not None:
+            return self.refuse(codes.INVALID_PARAMETER, error)
+        if name in names.CLIENTS_MAY_NOT_SEND_TO:
+            return self.refuse(
+                codes.NO_PERMISSION, f"Sending message to topic[{name}] is forbidden."
+            )
+        if topic is not None:
+            return topic
+        created = self._topics.create_on_send(
+            name, fields.default_topic, fields.default_topic_queues, unit=bool(fields.unit_mode)
+        )
+        if isinstance(created, str):
+            return self.refuse(codes.TOPIC_NOT_EXIST, created)
+        return created
+
+    def refuse(self, code: int, remark: str) -> Reply:
+        return Reply(code, remark, self.ext)
