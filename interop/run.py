@@ -7,7 +7,7 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -26,6 +26,11 @@ BROKER_SETTINGS = {"transactionCheckInterval": 3000, "transactionTimeOut": 4000}
 NOT_SERVED = {
     "SQL92 filter": "SQL92 filters are not served yet",
     "pop, SQL92 filter": "SQL92 filters are not served yet",
+}
+
+KINDS: Mapping[str, type[FirearrowServer | JavaServer]] = {
+    "firearrow": FirearrowServer,
+    "java": JavaServer,
 }
 
 
@@ -50,7 +55,7 @@ class _NoRestart:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", choices=["firearrow", "java"], default="firearrow")
+    parser.add_argument("--server", choices=list(KINDS), default="firearrow")
     parser.add_argument("--ports", help="NAMESRV,BROKER: listen there, not on the usual ports")
     names = ",".join(sorted(path.parent.name for path in HERE.glob("*/suite.py")))
     parser.add_argument("--suite", default=names, help=f"comma-separated, of {names}")
@@ -66,8 +71,8 @@ def _wanted(suite: Suite, part: str, quick: bool) -> list[str]:
     return titles[:1] if quick else titles
 
 
-def _run_suite(name: str, options: argparse.Namespace, report: Report, server: Server) -> None:
-    """Run one suite; whatever stops it becomes a result of its clients."""
+def _run_suite(name: str, options: argparse.Namespace, report: Report) -> None:
+    """Run one suite against a server of its own; whatever stops it is a result of its clients."""
     suite = cast(Suite, importlib.import_module(f"interop.{name}.suite"))
     titles = _wanted(suite, options.client, options.quick)
     if not titles:
@@ -85,13 +90,14 @@ def _run_suite(name: str, options: argparse.Namespace, report: Report, server: S
         choose(titles)
     try:
         suite.prepare()
-        suite.run(server.namesrv, report, _NoRestart(server) if options.quick else server)
+        with _server(options) as server:
+            suite.run(server.namesrv, report, _NoRestart(server) if options.quick else server)
     except Exception as error:
         every_client(f"the suite broke off: {error!r}", skipped=False)
 
 
-def run(options: argparse.Namespace) -> tuple[str, list[Result]]:
-    """The server's name, and one result for each client and scenario."""
+def run(options: argparse.Namespace) -> list[Result]:
+    """One result for each client and scenario."""
     results: list[Result] = []
 
     def report(result: Result) -> None:
@@ -101,12 +107,15 @@ def run(options: argparse.Namespace) -> tuple[str, list[Result]]:
         word = f"{_word(result):4} {result.client:28} {result.scenario:22}"
         print(f"{word} {result.seconds:6.2f} s  {result.detail}", file=sys.stderr, flush=True)
 
+    for name in options.suite.split(","):
+        _run_suite(name, options, report)
+    return results
+
+
+def _server(options: argparse.Namespace) -> FirearrowServer | JavaServer:
+    """A new one, not started yet."""
     ports = [int(port) for port in options.ports.split(",")] if options.ports else []
-    kind = {"firearrow": FirearrowServer, "java": JavaServer}[options.server]
-    with kind(*ports, settings=BROKER_SETTINGS) as server:
-        for name in options.suite.split(","):
-            _run_suite(name, options, report, server)
-    return server.name, results
+    return KINDS[options.server](*ports, settings=BROKER_SETTINGS)
 
 
 def _word(result: Result) -> str:
@@ -143,7 +152,8 @@ def _notes(results: Iterable[Result]) -> str:
 def main() -> int:
     options = _arguments()
     started = time.monotonic()
-    server, results = run(options)
+    results = run(options)
+    server = KINDS[options.server].name
     print(f"\nServer: {server}; {time.monotonic() - started:.0f} s\n")
     print(table(results, options.markdown))
     print(f"\n{_notes(results)}\n")

@@ -161,12 +161,16 @@ func (w *world) arrivals(topic string, bodies []string, selector consumer.Messag
 }
 
 func await(what string, done func() bool) error {
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	return awaitFor(patience, what, done)
+}
+
+func awaitFor(longest time.Duration, what string, done func() bool) error {
+	for end := time.Now().Add(longest); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if done() {
 			return nil
 		}
 	}
-	return fmt.Errorf("waited %v for %s", patience, what)
+	return fmt.Errorf("waited %v for %s", longest, what)
 }
 
 func bodies(prefix string, n int) []string {

@@ -15,6 +15,7 @@ class Command:
     keys_only: bool = False  # of lines "key : value"; the values are the server's own
     subset: bool = False  # our keys must be among Java's, which has settings of its own
     counts: bool = False  # its numbers depend on the moment of the last sample
+    rates: str = ""  # a pattern of numbers that do
     compared: bool = True
 
     @property
@@ -52,7 +53,7 @@ COMMANDS = [
     Command("topicStatus -t NoSuchTopic", "topicStatus, unknown"),
     Command("brokerStatus -b {broker}", keys_only=True),
     Command("brokerConsumeStats -b {broker}", unordered=True),
-    Command("consumerProgress", unordered=True),
+    Command("consumerProgress", unordered=True, rates=r"\d+(?= \d+$)"),
     Command("consumerProgress -g MqadminGroup", "consumerProgress, group"),
     Command("consumerProgress -g NoSuchGroup", "consumerProgress, unknown"),
     Command("consumerConnection -g MqadminGroup"),

@@ -74,8 +74,8 @@ def differences(command: Command, ours: Output, java: Output) -> list[str]:
     left, right = java.lines, ours.lines
     if command.keys_only:
         left, right = keys(left), keys(right)
-    if command.counts:
-        left, right = ([re.sub(r"\b\d+\b", "N", line) for line in lines] for lines in (left, right))
+    if rates := r"\b\d+\b" if command.counts else command.rates:
+        left, right = ([re.sub(rates, "N", line) for line in lines] for lines in (left, right))
     if command.subset:
         return [f"+ {line}" for line in right if line not in left]
     if command.unordered or command.keys_only:

@@ -335,10 +335,8 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gone.wait(), UNREGISTER_S)
         if self.broker is not None:
-            # Whoever waits hears something now, since some clients would wait out their own
-            # time-out; and in the same step the connections close, since an answered client pulls
-            # again at once, and would wait for the answer to that pull.
-            self.broker.long_poll.wake_all()
+            # In one step, so that nobody begins to wait anew.
+            self.broker.dismiss()
             for listener in self._broker_listeners:
                 listener.hang_up()
 

@@ -165,8 +165,6 @@ final class Cluster {
         DefaultMQProducer producer = world.producer();
         producer.send(world.message("t", "k", "before 0"));
         DefaultMQPushConsumer consumer = world.pushConsumer("*");
-        // A broker that restarted knows the group again with the next heartbeat; the default is 30 s.
-        consumer.setHeartbeatBrokerInterval(1000);
         Set<String> got = ConcurrentHashMap.newKeySet();
         BlockingQueue<MessageExt> inbox = new LinkedBlockingQueue<>();
         consumer.registerMessageListener(World.into(inbox));

@@ -81,6 +81,10 @@ final class World implements AutoCloseable {
         DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(group);
         consumer.setNamesrvAddr(namesrv);
         consumer.setInstanceName(instance());
+        // After its queues changed, a 5.5.0 consumer pulls nothing until a heartbeat told the broker of
+        // it; it leaves that one out when another heartbeat is under way, and the next is due in 30 s.
+        // A broker that restarted, too, knows the group again with the next heartbeat.
+        consumer.setHeartbeatBrokerInterval(2000);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.setConsumeThreadMin(4);
         consumer.setConsumeThreadMax(4);

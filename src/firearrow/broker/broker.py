@@ -246,9 +246,12 @@ class Broker:
         for room in self._rooms:
             room.start()
 
+    def dismiss(self) -> None:
+        """Answer whoever waits, before the connections close."""
+        self.puller.dismiss()
+
     def stop(self) -> None:
-        """Let go who waits, save what must survive. The store is closed by who opened it."""
-        self.long_poll.wake_all()
+        """Save what must survive. The store is closed by who opened it."""
         for room in self._rooms:
             room.stop()
         self.core.offsets.save()

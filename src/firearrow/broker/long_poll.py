@@ -108,11 +108,16 @@ class LongPoll:
         else:
             del self._waiting[topic, queue_id]
 
-    def wake_all(self) -> None:
-        """Let every parked pull go, as at a stop."""
-        for waiting in list(self._waiting.values()):
-            for parked in list(waiting):
-                self._release(parked)
+    def take_all(self) -> list[Request[Any]]:
+        """Every request that waits; none does afterwards."""
+        taken = self._ready
+        for waiting in self._waiting.values():
+            taken += waiting
+        self._ready = []
+        self._waiting.clear()
+        for parked in taken:
+            parked.done = True
+        return [parked.request for parked in taken if not parked.request.peer.closed]
 
     def _resume_ready(self) -> None:
         ready, self._ready = self._ready, []

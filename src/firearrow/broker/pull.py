@@ -19,6 +19,7 @@ from firearrow.model.topic import PERM_READ, Topic
 from firearrow.protocol.remoting.command import LANGUAGE, VERSION, Answer, Reply, Request
 from firearrow.protocol.remoting.headers import encode_reply
 from firearrow.protocol.remoting.requests import PullMessage
+from firearrow.protocol.remoting.session import answer
 from firearrow.store import api
 from firearrow.store.api import Read, Store
 
@@ -90,11 +91,20 @@ class Puller:
 
     def _resume(self, request: Request[PullMessage]) -> None:
         """Second look, after a wait; it answers whatever it finds."""
-        answer = self._pull(request, first=False, commit=False)
-        if answer is not None and not request.one_way:
-            if isinstance(answer, Reply):
-                answer = encode_reply(request.opaque, answer)
-            request.peer.send(answer)
+        found = self._pull(request, first=False, commit=False)
+        if found is not None and not request.one_way:
+            if isinstance(found, Reply):
+                found = encode_reply(request.opaque, found)
+            request.peer.send(found)
+
+    def dismiss(self) -> None:
+        """The broker stops: answer whoever waits.
+
+        With an error, since after one every client makes a pause. After "nothing found" it asks
+        again at once, and Go's waits 30 s for the answer when the connection closes meanwhile.
+        """
+        for request in self.long_poll.take_all():
+            answer(request, Reply(codes.SYSTEM_BUSY, "the broker is stopping"))
 
     def _pull(self, request: Request[PullMessage], *, first: bool, commit: bool) -> Answer:
         fields = request.fields
