@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -267,7 +268,7 @@ class World:
         self.broker = assemble(self.settings, self.store, self.clock, ADDRESS)
         self.core = self.broker.core
         self.dispatcher = Dispatcher(self.broker.routes())
-        self._ports = iter(range(40000, 60000))
+        self._ports = itertools.cycle(range(40000, 60000))
         self.store.start()
         self.broker.start()
 

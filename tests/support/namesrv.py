@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from typing import Any
 
@@ -34,7 +35,7 @@ class NameServerWorld:
         )
         self.dispatcher = Dispatcher(self.server.routes())
         self.server.start()
-        self._ports = iter(range(50000, 60000))
+        self._ports = itertools.cycle(range(50000, 60000))
 
     def session_closed(self, caller: RemotingSession) -> None:
         self.server.session_closed(caller)

@@ -84,9 +84,12 @@ class Groups:
         self._changed()
 
     def delete(self, name: str) -> None:
-        """Forget the group; an unknown one is no error."""
+        """Forget the group and what it may not read; an unknown one is no error."""
+        forbidden = self.forbidden.pop(name, None)
         if self.table.pop(name, None) is not None:
             self._store.note_config(GROUPS_FILE, _encode({"deleted": name}))
+            self._changed()
+        elif forbidden is not None:
             self._changed()
 
     def may_read(self, group: str, topic: str) -> bool:

@@ -124,11 +124,12 @@ class BrokerStats:
 
     def consume_rate(self, group: str, topics: set[str]) -> float:
         """Messages a second handed to a group in the last minute."""
-        return sum(
+        rates = (
             self._by_key.rate("GROUP_GET_NUMS", f"{topic}@{name}")
             for topic, name in self.by_group
             if name == group and (not topics or topic in topics)
         )
+        return sum(rates, 0.0)
 
     def counters(self) -> Iterator[tuple[str, str, int]]:
         """(name, key, total) of everything VIEW_BROKER_STATS_DATA can be asked for."""

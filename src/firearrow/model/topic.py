@@ -11,6 +11,9 @@ PERM_WRITE: Final = 2
 PERM_READ: Final = 4
 PERM_PRIORITY: Final = 8
 
+# A queue is cheap, but every client makes a list of all queues of a topic.
+QUEUES_MAX: Final = 65_535
+
 SYS_FLAG_UNIT: Final = 1
 SYS_FLAG_UNIT_SUB: Final = 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -21,8 +22,11 @@ def _one_of(*values: str) -> Callable[[str], bool]:
     return lambda value: value in values
 
 
+_whole = re.compile(r"-?[0-9]{1,19}").fullmatch
+
+
 def _number(low: int, high: int) -> Callable[[str], bool]:
-    return lambda value: value.lstrip("-").isdigit() and low <= int(value) <= high
+    return lambda value: _whole(value) is not None and low <= int(value) <= high
 
 
 TOPIC_ATTRIBUTES: Final = {
@@ -38,8 +42,16 @@ TOPIC_ATTRIBUTES: Final = {
 }
 
 
+# Groups have none that anything here reads.
+GROUP_ATTRIBUTES: Final[dict[str, Attribute]] = {}
+
+
 def parse(text: str | None) -> dict[str, str]:
-    """``+a=b,-c`` as a table whose keys keep their sign."""
+    """``+a=b,-c`` as a table whose keys keep their sign.
+
+    Raises:
+        AttributeChangeError: a piece without a sign, or a key that comes twice.
+    """
     changes: dict[str, str] = {}
     for piece in (text or "").split(","):
         if not piece.strip():
@@ -69,7 +81,8 @@ def apply(
     """
     result = dict(current)
     for signed, value in changes.items():
-        sign, key = signed[0], signed[1:]
+        # Bodies with whole configurations may have the keys as another broker shows them.
+        sign, key = (signed[0], signed[1:]) if signed[:1] in ("+", "-") else ("+", signed)
         attribute = known.get(key)
         if attribute is None:
             raise AttributeChangeError(f"unsupported key: {key}")

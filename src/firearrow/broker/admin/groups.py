@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from firearrow.broker.admin.attributes import GROUP_ATTRIBUTES, AttributeChangeError, apply
 from firearrow.broker.groups import Groups, encode_group
 from firearrow.broker.offsets import ConsumerOffsets
 from firearrow.codec import lenient_json
 from firearrow.model import codes, names
 from firearrow.model.group import Group
+from firearrow.model.topic import QUEUES_MAX
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import Answer, NoFields, Reply, Request
 from firearrow.protocol.remoting.requests import DeleteGroup, GroupForbidden, GroupName, TablePage
@@ -38,11 +40,24 @@ class GroupAdmin:
             return Reply(codes.SYSTEM_ERROR, f"unreadable list of groups: {error}")
         return self._update(groups)
 
-    def _update(self, groups: list[Group]) -> Answer:
-        for group in groups:
-            error = names.group_error(group.name)
+    def _update(self, wanted: list[Group]) -> Answer:
+        """Create or change all, or none; their attributes are changes to what there is."""
+        groups = []
+        for group in wanted:
+            error = names.group_error(group.name) or _shape_error(group)
             if error is not None:
                 return Reply(codes.INVALID_PARAMETER, error)
+            existing = self._groups.table.get(group.name)
+            try:
+                attributes = apply(
+                    existing.attributes if existing else {},
+                    group.attributes,
+                    GROUP_ATTRIBUTES,
+                    creating=existing is None,
+                )
+            except AttributeChangeError as change_error:
+                return Reply(codes.SYSTEM_ERROR, str(change_error))
+            groups.append(msgspec.structs.replace(group, attributes=attributes))
         for group in groups:
             self._groups.update(group)
         return Reply()
@@ -83,3 +98,9 @@ class GroupAdmin:
                 }
             )
         )
+
+
+def _shape_error(group: Group) -> str | None:
+    if not 0 <= group.retry_queues <= QUEUES_MAX:
+        return f"{group.retry_queues} retry queues; the limit is {QUEUES_MAX}"
+    return None

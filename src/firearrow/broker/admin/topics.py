@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -16,11 +16,13 @@ from firearrow.broker.offsets import ConsumerOffsets
 from firearrow.broker.topics import Topics
 from firearrow.codec import lenient_json
 from firearrow.model import codes, names
-from firearrow.model.topic import Topic
+from firearrow.model.topic import PERM_PRIORITY, QUEUES_MAX, Topic
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import Answer, NoFields, Reply, Request
 from firearrow.protocol.remoting.requests import CreateTopic, TablePage, TopicName
 from firearrow.store.api import Store
+
+FILTER_TYPES: Final = ("SINGLE_TAG", "MULTI_TAG")
 
 
 class TopicAdminSettings(Protocol):
@@ -50,17 +52,11 @@ class TopicAdmin:
     def create(self, request: Request[CreateTopic]) -> Answer:
         """UPDATE_AND_CREATE_TOPIC (17)."""
         fields = request.fields
-        existing = self._topics.table.get(fields.topic)
         try:
-            attributes = apply(
-                existing.attributes if existing else {},
-                parse(fields.attributes),
-                TOPIC_ATTRIBUTES,
-                creating=existing is None,
-            )
+            changes = parse(fields.attributes)
         except AttributeChangeError as error:
             return Reply(codes.SYSTEM_ERROR, str(error))
-        topic = Topic(
+        wanted = Topic(
             name=fields.topic,
             read_queues=fields.read_queues,
             write_queues=fields.write_queues,
@@ -68,13 +64,9 @@ class TopicAdmin:
             filter_type=fields.filter_type,
             sys_flag=fields.sys_flag or 0,
             order=fields.order,
-            attributes=attributes,
+            attributes=changes,
         )
-        refusal = self._refusal(topic)
-        if refusal is not None:
-            return refusal
-        self._topics.create(topic)
-        return Reply()
+        return self._create([wanted])
 
     def create_list(self, request: Request[NoFields]) -> Answer:
         """UPDATE_AND_CREATE_TOPIC_LIST (18)."""
@@ -83,37 +75,54 @@ class TopicAdmin:
             topics = msgspec.convert(body["topicConfigList"], list[Topic])
         except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
             return Reply(codes.SYSTEM_ERROR, f"unreadable list of topics: {error}")
-        for topic in topics:
+        return self._create(topics)
+
+    def _create(self, wanted: list[Topic]) -> Answer:
+        """Create or change all, or none; their attributes are changes to what there is."""
+        topics = []
+        for topic in wanted:
             refusal = self._refusal(topic)
             if refusal is not None:
                 return refusal
+            existing = self._topics.table.get(topic.name)
+            try:
+                attributes = apply(
+                    existing.attributes if existing else {},
+                    topic.attributes,
+                    TOPIC_ATTRIBUTES,
+                    creating=existing is None,
+                )
+            except AttributeChangeError as error:
+                return Reply(codes.SYSTEM_ERROR, str(error))
+            topics.append(msgspec.structs.replace(topic, attributes=attributes))
         self._topics.create_all(topics)
         return Reply()
 
     def _refusal(self, topic: Topic) -> Reply | None:
         error = names.topic_error(topic.name)
-        if error is not None:
-            return Reply(codes.INVALID_PARAMETER, error)
-        if self._settings.validate_system_topic_when_update_topic and self._topics.is_system(
-            topic.name
-        ):
-            return Reply(
-                codes.INVALID_PARAMETER,
-                f"The topic[{topic.name}] is conflict with system topic.",
-            )
-        if (
-            topic.attributes.get("message.type") == "MIXED"
-            and not self._settings.enable_mixed_message_type
-        ):
-            return Reply(codes.INVALID_PARAMETER, "MIXED message type is not supported.")
-        return None
+        if error is None and self._is_protected(topic.name):
+            error = f"The topic[{topic.name}] is conflict with system topic."
+        if error is None and self._is_mixed(topic):
+            error = "MIXED message type is not supported."
+        if error is None:
+            error = _shape_error(topic)
+        return None if error is None else Reply(codes.INVALID_PARAMETER, error)
+
+    def _is_mixed(self, topic: Topic) -> bool:
+        kinds = {topic.attributes.get(key) for key in ("+message.type", "message.type")}
+        return "MIXED" in kinds and not self._settings.enable_mixed_message_type
+
+    def _is_protected(self, name: str) -> bool:
+        return self._settings.validate_system_topic_when_update_topic and self._topics.is_system(
+            name
+        )
 
     def delete(self, request: Request[TopicName]) -> Answer:
         """DELETE_TOPIC_IN_BROKER (215)."""
         name = request.fields.topic
         if not name.strip():
             return Reply(codes.INVALID_PARAMETER, "The specified topic is blank.")
-        if self._settings.validate_system_topic_when_update_topic and self._topics.is_system(name):
+        if self._is_protected(name):
             return Reply(
                 codes.INVALID_PARAMETER, f"The topic[{name}] is conflict with system topic."
             )
@@ -198,3 +207,14 @@ class TopicAdmin:
         """DELETE_EXPIRED_COMMITLOG (329)."""
         self._store.delete_expired()
         return Reply()
+
+
+def _shape_error(topic: Topic) -> str | None:
+    for kind, count in (("read", topic.read_queues), ("write", topic.write_queues)):
+        if not 0 <= count <= QUEUES_MAX:
+            return f"{count} {kind} queues; the limit is {QUEUES_MAX}"
+    if not 0 <= topic.perm < PERM_PRIORITY:
+        return f"perm {topic.perm} is none; it is a sum of 4 (read), 2 (write), 1 (inherit)"
+    if topic.filter_type not in FILTER_TYPES:
+        return f"topicFilterType = [{topic.filter_type}] value invalid"
+    return None
