@@ -1,0 +1,1 @@
+"""SQL92 filters: which messages a consumer wants, by their properties."""
