@@ -10,6 +10,7 @@ import msgspec
 from firearrow.broker.broker import Broker, Core
 from firearrow.config import BrokerSettings, as_properties
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
+from firearrow.features.filter.room import FilterRoom
 from firearrow.features.pop.room import PopRoom
 from firearrow.features.reply import ReplyRoom
 from firearrow.features.retry import RetryRoom
@@ -53,6 +54,7 @@ def assemble(
     store.settings.store_host = core.store_host
     core.load()
     core.properties = lambda: as_properties(settings)
+    filters = core.filters = FilterRoom(settings, store, clock)
     retry = RetryRoom(
         settings, store, core.writer, core.topics, core.groups, core.locks, core.stats
     )
@@ -76,4 +78,4 @@ def assemble(
     )
     pop = PopRoom(settings, core, timer.clockwork.delivered_until)
     # A half message is not delayed: its commit is.
-    return Broker(core, retry, [retry, transaction, delay, timer, pop, reply])
+    return Broker(core, retry, [retry, transaction, delay, timer, pop, reply, filters])

@@ -77,6 +77,7 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     transaction_op_batch_interval: int = 3000
     start_accept_send_request_time_stamp: int = 0
     enable_property_filter: bool = False
+    filter_data_clean_time_span: Positive = 24 * 3600 * 1000
     lite_pull_message_enable: bool = True
     reject_pull_consumer_enable: bool = False
     enable_register_producer: bool = True

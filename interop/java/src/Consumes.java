@@ -11,10 +11,12 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
+import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
@@ -137,6 +139,52 @@ final class Consumes {
         }
         World.same("bodies", 20, bodies(got).size());
         return "";
+    }
+
+    /** Wakes waiting consumers too: half of the messages are sent when they are there. */
+    static String sqlFilter(World world) throws Exception {
+        DefaultMQProducer producer = world.producer();
+        sendNumbers(world, producer, 0, 10);
+        BlockingQueue<MessageExt> inbox = new LinkedBlockingQueue<>();
+        DefaultMQPushConsumer consumer = world.pushConsumer("*");
+        consumer.subscribe(world.topic,
+            MessageSelector.bySql("n BETWEEN 3 AND 6 OR (word = 'it''s' AND n > 15)"));
+        consumer.registerMessageListener(World.into(inbox));
+        consumer.start();
+        Set<String> got = bodies(World.take(inbox, 4));
+        World.same("first half", Set.of("3", "4", "5", "6"), got);
+        sendNumbers(world, producer, 10, 20);
+        World.same("second half", Set.of("16", "18"), bodies(World.take(inbox, 2)));
+        refused(world);
+        return "";
+    }
+
+    private static void sendNumbers(World world, DefaultMQProducer producer, int from, int to)
+            throws Exception {
+        for (int i = from; i < to; i++) {
+            Message message = new Message(world.topic, World.bytes("" + i));
+            message.putUserProperty("n", "" + i);
+            message.putUserProperty("word", i % 2 == 0 ? "it's" : "its");
+            producer.send(message);
+        }
+    }
+
+    /** A consumer asks the broker before it starts. */
+    private static void refused(World world) throws Exception {
+        DefaultMQPushConsumer wrong = new DefaultMQPushConsumer(world.group + "-wrong");
+        wrong.setNamesrvAddr(world.namesrv);
+        wrong.setInstanceName(world.instance());
+        wrong.subscribe(world.topic, MessageSelector.bySql("n > 'x'"));
+        wrong.registerMessageListener(World.into(new LinkedBlockingQueue<>()));
+        try {
+            wrong.start();
+        } catch (MQClientException refusal) {
+            World.same("code of the refusal", 23, refusal.getResponseCode());
+            return;
+        } finally {
+            wrong.shutdown();
+        }
+        World.check(false, "a wrong expression was accepted");
     }
 
     static String litePull(World world) throws Exception {

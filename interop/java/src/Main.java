@@ -52,6 +52,7 @@ public final class Main {
         TOGETHER.put("push orderly", Consumes::orderly);
         TOGETHER.put("push broadcast", Consumes::broadcast);
         TOGETHER.put("tags", Consumes::tags);
+        TOGETHER.put("SQL92 filter", Consumes::sqlFilter);
         TOGETHER.put("lite pull, seek", Consumes::litePull);
         TOGETHER.put("query by key, id", Cluster::query);
         TOGETHER.put("request and reply", Dialogues::requestReply);

@@ -14,6 +14,7 @@ from firearrow.broker.admin.runtime import RuntimeAdmin, Update
 from firearrow.broker.admin.topics import TopicAdmin, TopicAdminSettings
 from firearrow.broker.client_requests import ClientRequests, ClientSettings
 from firearrow.broker.cluster_queues import ClusterQueues, ClusterSettings
+from firearrow.broker.filters import Filters, NoFilters
 from firearrow.broker.groups import Groups, GroupSettings
 from firearrow.broker.long_poll import LongPoll
 from firearrow.broker.members import Members, MemberSettings
@@ -73,6 +74,7 @@ class Core:
         self.locks = QueueLocks(clock)
         self.writer = Writer(store)
         self.cluster_queues = ClusterQueues(settings, self.topics, clock)
+        self.filters: Filters = NoFilters()
 
         # What the composition root connects: the settings as texts, and the delay room's progress.
         self.properties: Callable[[], dict[str, Any]] = dict
@@ -95,6 +97,8 @@ class Broker:
         self._rooms = tuple(rooms)
         core.writer.use(self._rooms)
         core.members.wants_notice = self._wants_notice
+        core.members.registered = core.filters.registered
+        core.members.left = core.filters.left
         self.puller = Puller(
             core.settings,
             core.store,
@@ -102,6 +106,7 @@ class Broker:
             core.groups,
             core.members,
             core.offsets,
+            core.filters,
             core.clock,
             core.stats,
         )
@@ -129,7 +134,9 @@ class Broker:
     def routes(self) -> dict[int, Route]:
         """Everything the main port serves."""
         core = self.core
-        clients = ClientRequests(core.settings, core.topics, core.groups, core.members, core.locks)
+        clients = ClientRequests(
+            core.settings, core.topics, core.groups, core.members, core.locks, core.filters
+        )
         offsets = OffsetRequests(core.store, core.topics, core.groups, core.offsets)
         queries = Queries(core.settings, core.store, core.members)
         handlers: dict[int, Handler] = {

@@ -8,10 +8,11 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from firearrow.broker import heartbeat
+from firearrow.broker.filters import Filters
 from firearrow.broker.groups import Groups
 from firearrow.broker.members import Members
 from firearrow.broker.queue_locks import QueueLocks, QueueName
-from firearrow.broker.subscription import TAG
+from firearrow.broker.subscription import TAG, ExpressionError
 from firearrow.broker.topics import Topics
 from firearrow.codec import lenient_json
 from firearrow.model import codes, names
@@ -39,12 +40,14 @@ class ClientRequests:
         groups: Groups,
         members: Members,
         locks: QueueLocks,
+        filters: Filters,
     ) -> None:
         self._settings = settings
         self._topics = topics
         self._groups = groups
         self._members = members
         self._locks = locks
+        self._filters = filters
 
     def heart_beat(self, request: Request[NoFields]) -> Answer:
         """HEART_BEAT (34)."""
@@ -103,10 +106,16 @@ class ClientRequests:
         kind = data.get("expressionType")
         if kind in (None, "", TAG):
             return Reply()
-        return Reply(
-            codes.SYSTEM_ERROR,
-            f"The broker does not support consumer to filter message by {kind}",
-        )
+        if not self._settings.enable_property_filter:
+            return Reply(
+                codes.SYSTEM_ERROR,
+                f"The broker does not support consumer to filter message by {kind}",
+            )
+        try:
+            self._filters.compile(str(kind), str(data.get("subString") or ""))
+        except ExpressionError as error:
+            return Reply(codes.SUBSCRIPTION_PARSE_FAILED, str(error))
+        return Reply()
 
     def lock(self, request: Request[NoFields]) -> Answer:
         """LOCK_BATCH_MQ (41)."""

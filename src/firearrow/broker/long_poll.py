@@ -1,9 +1,9 @@
 """Pulls that wait for a message (behaviour.md 2.6).
 
 A parked pull is an entry in a list under its (topic, queue id): no task, future or timer of its
-own. It leaves when a message that its tags want arrives, at its deadline (one timer for all,
-deadlines in buckets of a second), or at a periodic look when messages came that its tags do not
-want, so that its offset moves on.
+own. It leaves when a message that it wants arrives, at its deadline (one timer for all,
+deadlines in buckets of a second), or at a periodic look when messages came that it does not want,
+so that its offset moves on.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from typing import Any, Final
 
 from firearrow.model.clock import Clock
 from firearrow.protocol.remoting.command import Request
+from firearrow.store.api import RecordMatch
 
 BUCKET_S: Final = 1.0
 PASSED_BY_S: Final = 5.0  # as RocketMQ's periodic check
 
 Resume = Callable[[Request[Any]], None]
+RecordAt = Callable[[int], bytes | None]  # physical offset -> the whole record
 
 
 class Parked:
     """One waiting pull."""
 
-    __slots__ = ("done", "key", "offset", "passed_by", "request", "tags_codes")
+    __slots__ = ("done", "key", "match", "offset", "passed_by", "request", "tags_codes")
 
     def __init__(
         self,
@@ -31,8 +33,10 @@ class Parked:
         request: Request[Any],
         offset: int,
         tags_codes: frozenset[int] | None,
+        match: RecordMatch | None,
     ) -> None:
         self.key = key
+        self.match = match
         self.request = request
         self.offset = offset
         self.tags_codes = tags_codes
@@ -43,8 +47,9 @@ class Parked:
 class LongPoll:
     """All parked pulls of a broker."""
 
-    def __init__(self, clock: Clock, resume: Resume) -> None:
+    def __init__(self, clock: Clock, resume: Resume, record: RecordAt) -> None:
         self._clock = clock
+        self._record = record
         self._resume = resume
         self._waiting: dict[tuple[str, int], list[Parked]] = {}
         self._deadlines: dict[int, list[Parked]] = {}
@@ -63,11 +68,13 @@ class LongPoll:
         request: Request[Any],
         offset: int,
         tags_codes: frozenset[int] | None,
+        match: RecordMatch | None,
         wait_s: float,
     ) -> None:
-        """Hold the request for at most ``wait_s`` seconds (up to a second more)."""
+        """Hold the request for at most ``wait_s`` seconds (up to a second more), or until a message
+        comes whose tags are wanted and whose record ``match`` takes."""
         key = (topic, queue_id)
-        parked = Parked(key, request, offset, tags_codes)
+        parked = Parked(key, request, offset, tags_codes, match)
         waiting = self._waiting.get(key)
         if waiting is None:
             self._waiting[key] = [parked]
@@ -91,7 +98,9 @@ class LongPoll:
             return
         kept = []
         for parked in waiting:
-            if parked.tags_codes is None or _as_int32(tags_code) in parked.tags_codes:
+            if (parked.tags_codes is None or _as_int32(tags_code) in parked.tags_codes) and (
+                parked.match is None or self._matches(parked.match, phy)
+            ):
                 parked.done = True
                 if not self._ready:
                     self._clock.call_soon(self._resume_ready)
@@ -118,6 +127,10 @@ class LongPoll:
         for parked in taken:
             parked.done = True
         return [parked.request for parked in taken if not parked.request.peer.closed]
+
+    def _matches(self, match: RecordMatch, phy: int) -> bool:
+        record = self._record(phy)
+        return record is not None and match(record)
 
     def _resume_ready(self) -> None:
         ready, self._ready = self._ready, []

@@ -92,6 +92,9 @@ class Members:
         # Which groups a connection belongs to, so that its end costs no search.
         self._groups_of: dict[Caller, tuple[set[str], set[str]]] = {}
         self.wants_notice: Callable[[str], bool] = lambda group: True
+        # A heartbeat came with subscriptions; a group's last member left.
+        self.registered: Callable[[str, list[Subscription]], None] = lambda group, wanted: None
+        self.left: Callable[[str], None] = lambda group: None
 
     def start(self) -> None:
         self._clock.call_later(SCAN_S, self._scan)
@@ -126,6 +129,7 @@ class Members:
         same_print = not group.fingerprint or group.fingerprint == heartbeat.fingerprint
         if not keep:
             group.fingerprint = heartbeat.fingerprint
+            self.registered(data.group, data.subscriptions)
         changed = group.update(data, keep_subscriptions=keep)
         if joined or changed:
             self._notify(group)
@@ -195,6 +199,7 @@ class Members:
         if group is not None and group.clients.pop(caller, None) is not None:
             if not group.clients:
                 del self.consumers[name]
+                self.left(name)
             self._notify(group)
         if caller in self._groups_of:
             self._groups_of[caller][1].discard(name)

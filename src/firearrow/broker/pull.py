@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final, Protocol
 
+from firearrow.broker.filters import Filters
 from firearrow.broker.groups import Groups
 from firearrow.broker.long_poll import LongPoll
 from firearrow.broker.members import Members
@@ -67,6 +68,7 @@ class Puller:
         groups: Groups,
         members: Members,
         offsets: ConsumerOffsets,
+        filters: Filters,
         clock: Clock,
         stats: BrokerStats,
     ) -> None:
@@ -77,8 +79,9 @@ class Puller:
         self._members = members
         self._offsets = offsets
         self._stats = stats
-        self._expressions = SubscriptionCache()
-        self.long_poll = LongPoll(clock, self._resume)
+        self._filters = filters
+        self._expressions = SubscriptionCache(filters.compile)
+        self.long_poll = LongPoll(clock, self._resume, store.record)
 
     def handle(self, request: Request[PullMessage]) -> Answer:
         """First look at a pull."""
@@ -143,6 +146,7 @@ class Puller:
             request,
             fields.queue_offset,
             subscription.codes,
+            subscription.match,
             wait_ms / 1000,
         )
 
@@ -161,6 +165,7 @@ class Puller:
             fields.queue_offset,
             fields.max_messages,
             tags_codes=subscription.codes,
+            match=subscription.match,
         )
 
     # -- checks, in RocketMQ's order (behaviour.md 2.1)
@@ -199,22 +204,13 @@ class Puller:
         subscription = self._subscription(fields, group)
         if isinstance(subscription, Reply):
             return subscription
-        if subscription.expression_type != TAG:
-            return Reply(
-                codes.SYSTEM_ERROR,
-                "The broker does not support consumer to filter message by "
-                + subscription.expression_type,
-            )
+        if subscription.expression_type != TAG and not settings.enable_property_filter:
+            return _disabled(subscription.expression_type)
         return topic, group, subscription
 
     def _subscription(self, fields: PullMessage, group: Group) -> Subscription | Reply:
         if fields.sys_flag & FLAG_SUBSCRIPTION:
-            try:
-                return self._expressions.get(
-                    fields.topic, fields.subscription, fields.expression_type
-                )
-            except ExpressionError as error:
-                return Reply(codes.SUBSCRIPTION_PARSE_FAILED, str(error))
+            return self._own_subscription(fields)
         online = self._members.consumers.get(group.name)
         if online is None:
             return Reply(codes.SUBSCRIPTION_NOT_EXIST, "the consumer's group info not exist")
@@ -236,7 +232,38 @@ class Puller:
             )
         if subscription.version < fields.sub_version:
             return Reply(codes.SUBSCRIPTION_NOT_LATEST, "the consumer's subscription not latest")
-        return subscription
+        if subscription.expression_type == TAG:
+            return subscription
+        filtering = self._filters.find(fields.topic, group.name)
+        if filtering is None:
+            return Reply(
+                codes.FILTER_DATA_NOT_EXIST,
+                "The broker's consumer filter data is not exist!Your expression may be wrong!",
+            )
+        if filtering.version < fields.sub_version:
+            return Reply(
+                codes.FILTER_DATA_NOT_LATEST, "the consumer's consumer filter data not latest"
+            )
+        return filtering
+
+    def _own_subscription(self, fields: PullMessage) -> Subscription | Reply:
+        """Of a pull that brings its expression along."""
+        kind = fields.expression_type
+        if kind not in (None, "", TAG) and not self._settings.enable_property_filter:
+            return _disabled(kind)
+        try:
+            return self._expressions.get(fields.topic, fields.subscription, kind)
+        except ExpressionError as error:
+            return Reply(
+                codes.SUBSCRIPTION_PARSE_FAILED,
+                f"parse the consumer's subscription failed: {error}",
+            )
+
+
+def _disabled(kind: str | None) -> Reply:
+    return Reply(
+        codes.SYSTEM_ERROR, f"The broker does not support consumer to filter message by {kind}"
+    )
 
 
 def _forbidden(remark: str, kind: str) -> Reply:

@@ -1,4 +1,4 @@
-"""The two hashes of the format: Java's string hash and the body CRC (storage.md 0.1, 0)."""
+"""The hashes of the format: Java's string hash, the body CRC, and MurmurHash3 of bloom filters."""
 
 from __future__ import annotations
 
@@ -37,3 +37,43 @@ def unsigned_java_hash(text: str) -> int:
 def body_crc(body: bytes) -> int:
     """CRC-32 with the sign bit cleared; 0 for an empty body."""
     return zlib.crc32(body) & 0x7FFFFFFF
+
+
+_MASK: Final = (1 << 64) - 1
+_C1: Final = 0x87C37B91114253D5
+_C2: Final = 0x4CF5AD432745937F
+
+
+def murmur3_128_low(data: bytes) -> int:
+    """The first 64 bits of MurmurHash3 x64 128 with seed 0 (Guava's ``murmur3_128().asLong()``)."""
+    h1 = h2 = 0
+    whole = len(data) & ~15
+    for at in range(0, whole, 16):
+        h1 ^= _mix1(int.from_bytes(data[at : at + 8], "little"))
+        h1 = ((_rotate(h1, 27) + h2) * 5 + 0x52DCE729) & _MASK
+        h2 ^= _mix2(int.from_bytes(data[at + 8 : at + 16], "little"))
+        h2 = ((_rotate(h2, 31) + h1) * 5 + 0x38495AB5) & _MASK
+    tail = data[whole:]
+    h2 ^= _mix2(int.from_bytes(tail[8:], "little")) ^ len(data)
+    h1 ^= _mix1(int.from_bytes(tail[:8], "little")) ^ len(data)
+    h1 = (h1 + h2) & _MASK
+    h2 = (h2 + h1) & _MASK
+    return (_finish(h1) + _finish(h2)) & _MASK
+
+
+def _mix1(k: int) -> int:
+    return _rotate(k * _C1 & _MASK, 31) * _C2 & _MASK
+
+
+def _mix2(k: int) -> int:
+    return _rotate(k * _C2 & _MASK, 33) * _C1 & _MASK
+
+
+def _rotate(value: int, bits: int) -> int:
+    return (value << bits | value >> (64 - bits)) & _MASK
+
+
+def _finish(value: int) -> int:
+    value = (value ^ value >> 33) * 0xFF51AFD7ED558CCD & _MASK
+    value = (value ^ value >> 33) * 0xC4CEB9FE1A85EC53 & _MASK
+    return value ^ value >> 33

@@ -38,6 +38,7 @@ _HEAD = struct.Struct(">iIiiiqqiq")  # total size .. born timestamp: 48 bytes
 _MIDDLE = struct.Struct(">iq")  # reconsume times, prepared transaction offset
 _I8 = struct.Struct(">q")
 _I4 = struct.Struct(">i")
+_MAGIC_V1_BYTES: Final = MAGIC_V1.to_bytes(4)
 _I2 = struct.Struct(">h")
 
 
@@ -166,6 +167,19 @@ def encode_record(record: Record) -> bytes:
         record.born_timestamp,
     )
     return head + tail
+
+
+def record_properties(data: bytes) -> bytes:
+    """The properties of a whole record that is known to be one, without reading the rest."""
+    (sys_flag,) = _I4.unpack_from(data, SYS_FLAG_AT)
+    at = 84 + (12 if sys_flag & SYS_BORN_HOST_V6 else 0)
+    at += 12 if sys_flag & SYS_STORE_HOST_V6 else 0
+    at += 4 + int.from_bytes(data[at : at + 4])
+    if data[4:8] == _MAGIC_V1_BYTES:
+        at += 1 + data[at]
+    else:
+        at += 2 + int.from_bytes(data[at : at + 2])
+    return data[at + 2 :]
 
 
 def split_records(data: bytes) -> list[bytes]:

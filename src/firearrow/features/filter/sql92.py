@@ -36,6 +36,7 @@ from firearrow.features.filter.numbers import INT32_MAX, INT64_MAX, NotANumberEr
 EXPRESSION_CHARS_MAX: Final = 32 * 1024
 DEPTH_MAX: Final = 128  # brackets, negations and chains within each other
 OPERATORS_MAX: Final = 1024  # bounds what one message costs
+IMAGE_CHARS_MAX: Final = 64  # of a wrong token in a message
 
 _TRUTHS: Final = {"TRUE": True, "FALSE": False}
 _INT64_DIGITS_MAX: Final = 19
@@ -104,7 +105,8 @@ class _Parser:
 
     def _unexpected(self, token: Token, wanted: str) -> ExpressionSyntaxError:
         return ExpressionSyntaxError(
-            f'Encountered "{token.image}" at {where(self._text, token.at)}. Was expecting: {wanted}'
+            f'Encountered "{token.image[:IMAGE_CHARS_MAX]}" at {where(self._text, token.at)}. '
+            f"Was expecting: {wanted}"
         )
 
     def _checked(self, token: Token, make: Callable[..., Part], *operands: object) -> Part:
@@ -245,7 +247,7 @@ class _Parser:
         value = int(digits) if len(digits) <= _INT64_DIGITS_MAX else INT64_MAX + 1
         if value > INT64_MAX:
             raise ExpressionSyntaxError(
-                f"{digits[:32]} at {where(self._text, token.at)} is above {INT64_MAX}"
+                f"{digits[:IMAGE_CHARS_MAX]} at {where(self._text, token.at)} is above {INT64_MAX}"
             )
         kind = expression.INT if value <= INT32_MAX else expression.LONG
         return expression.literal(kind, value)
@@ -254,7 +256,7 @@ class _Parser:
         value = float(token.image)
         if value == 0.0 or value == float("inf"):
             raise ExpressionSyntaxError(
-                f"{token.image[:32]} at {where(self._text, token.at)} is not between "
+                f"{token.image[:IMAGE_CHARS_MAX]} at {where(self._text, token.at)} is not between "
                 "4.9E-324 and 1.7976931348623157E308"
             )
         return expression.literal(expression.DOUBLE, value)

@@ -213,8 +213,8 @@ class Popper:
         self, queue: Queue, offset: int, room: int, subscription: Subscription
     ) -> tuple[Read, int]:
         topic, _, queue_id = queue
-        codes = subscription.codes
-        read = self._store.read(topic, queue_id, offset, room, tags_codes=codes)
+        codes, match = subscription.codes, subscription.match
+        read = self._store.read(topic, queue_id, offset, room, tags_codes=codes, match=match)
         if read.status in _CORRECTED:
             log.warning(
                 "group %s pops %s queue %d at %d, which the queue does not have: on to %d",
@@ -226,7 +226,7 @@ class Popper:
             )
             offset = read.next_offset
             self._offsets.set(queue, offset)
-            read = self._store.read(topic, queue_id, offset, room, tags_codes=codes)
+            read = self._store.read(topic, queue_id, offset, room, tags_codes=codes, match=match)
         return read, offset
 
     def _leave_trace(

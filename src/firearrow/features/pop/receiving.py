@@ -9,11 +9,12 @@ from typing import Protocol
 
 import msgspec
 
+from firearrow.broker.subscription import Subscription
 from firearrow.features.pop.popping import ILLEGAL, Pop, Popped, Popper
 from firearrow.features.pop.waiting import FULL, Interest, Waiting
 from firearrow.model import codes
 from firearrow.model.clock import Clock
-from firearrow.store.api import Store
+from firearrow.store.api import RecordMatch, Store
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,26 @@ class TagInterest(msgspec.Struct, frozen=True):
 
     def wants(self, tags_code: int, physical_offset: int) -> bool:
         return ((tags_code & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000 in self.codes
+
+
+class MatchInterest:
+    """Wants messages that an expression matches; pops with the same compiled one are equal."""
+
+    __slots__ = ("_match", "_store")
+
+    def __init__(self, match: RecordMatch, store: Store) -> None:
+        self._match = match
+        self._store = store
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MatchInterest) and other._match is self._match
+
+    def __hash__(self) -> int:
+        return hash(self._match)
+
+    def wants(self, tags_code: int, physical_offset: int) -> bool:
+        record = self._store.record(physical_offset)
+        return record is not None and self._match(record)
 
 
 class ReceiveSettings(Protocol):
@@ -96,7 +117,7 @@ class Receiver:
             return None
         if last:
             return Received(popped, codes.POLLING_TIMEOUT)
-        interest = interest_of(wanted)
+        interest = interest_of(wanted.subscription, self._store)
         held = self._waiting.park(topic, group, wanted.queue_id, until_ms, interest, closed, again)
         if held is None:
             return None
@@ -125,7 +146,8 @@ class Receiver:
         return None
 
 
-def interest_of(wanted: Pop) -> Interest | None:
-    """What arrivals a waiting pop should be told of."""
-    tags = wanted.subscription.codes
-    return None if tags is None else TagInterest(tags)
+def interest_of(subscription: Subscription, store: Store) -> Interest | None:
+    """What arrivals a waiting request should be told of; ``None`` for all."""
+    if subscription.match is not None:
+        return MatchInterest(subscription.match, store)
+    return None if subscription.codes is None else TagInterest(subscription.codes)

@@ -15,7 +15,7 @@ from firearrow.features.pop.handles import HandleError, parse_handle
 from firearrow.features.pop.offsets import OffsetSettings, PopOffsets, Queue
 from firearrow.features.pop.order import Orders
 from firearrow.features.pop.popping import MESSAGES_MAX, Pop, Popper, PopSettings
-from firearrow.features.pop.receiving import Received, Receiver, ReceiveSettings, TagInterest
+from firearrow.features.pop.receiving import Received, Receiver, ReceiveSettings, interest_of
 from firearrow.features.pop.revive import Revive, ReviveSettings
 from firearrow.features.pop.waiting import Waiting, WaitSettings
 from firearrow.model import codes, names
@@ -71,7 +71,7 @@ class PopRoom(BaseRoom):
         self._settings = settings
         self._core = core
         self._clock = core.clock
-        self._expressions = SubscriptionCache()
+        self._expressions = SubscriptionCache(core.filters.compile)
         store, clock, host = core.store, core.clock, core.store_host
         revive_topic = names.REVIVE_TOPIC_PREFIX + settings.broker_cluster_name
         self.waiting = Waiting(settings, clock)
@@ -237,17 +237,11 @@ class PopRoom(BaseRoom):
         self, topic: Topic, expression: str | None, expression_type: str | None
     ) -> Subscription | Reply:
         try:
-            parsed = self._expressions.get(
+            return self._expressions.get(
                 topic.name, expression or "*", expression_type if expression else TAG
             )
         except ExpressionError as error:
             return Reply(codes.SUBSCRIPTION_PARSE_FAILED, str(error))
-        if parsed.expression_type != TAG:
-            return Reply(
-                codes.SUBSCRIPTION_PARSE_FAILED,
-                f"this broker does not filter by {parsed.expression_type}",
-            )
-        return parsed
 
     def _check(
         self, request: Request[Any], name: str, group_name: str, queue_id: int
@@ -385,14 +379,16 @@ class PopRoom(BaseRoom):
         full = False
         if not found and not last and fields.poll_ms > 0:
             subscription = self._subscription(topic, fields.expression, fields.expression_type)
-            tags = None if isinstance(subscription, Reply) else subscription.codes
+            interest = None
+            if not isinstance(subscription, Reply):
+                interest = interest_of(subscription, self._core.store)
             now_ms = self._clock.now_ms()
             held = self.notices.park(
                 topic.name,
                 group,
                 fields.queue_id,
                 min(fields.born_ms or now_ms, now_ms) + fields.poll_ms,
-                None if tags is None else TagInterest(tags),
+                interest,
                 lambda: request.peer.closed,
                 lambda last: self._notice_later(request, topic, group, last),
             )
