@@ -215,6 +215,8 @@ class FileStore:
         self.refusal = "; ".join(self._refusals.values())
 
     def append_batch(self, messages: list[Message]) -> Put:
+        if not messages:
+            return Put(PutStatus.MESSAGE_ILLEGAL, "the batch is empty")
         total = 0
         for message in messages:
             refusal = self._refusal(message)
