@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.brokers import Connection, World
+
+# Time on a busy machine says nothing about the code.
+hypothesis.settings.register_profile("firearrow", deadline=None)
+hypothesis.settings.load_profile("firearrow")
 
 
 @pytest.fixture

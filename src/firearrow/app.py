@@ -8,6 +8,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -59,6 +60,7 @@ def run(plan: Plan, started_s: float, say: Callable[[str], None]) -> None:
     """
     for warning in plan.warnings:
         log.warning("%s", warning)
+    _allow_many_descriptors()
     try:
         loop.run(_serve(plan, started_s, say))
     except (
@@ -72,6 +74,14 @@ def run(plan: Plan, started_s: float, say: Callable[[str], None]) -> None:
         raise StartError(str(error)) from None
     except OSError as error:
         raise StartError(_explain(error, plan)) from None
+
+
+def _allow_many_descriptors() -> None:
+    """A connection is a descriptor; shells give 1,024, and let a process raise that itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS has another limit below "none"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _explain(error: OSError, plan: Plan) -> str:

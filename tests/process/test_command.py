@@ -242,6 +242,17 @@ def test_a_stop_does_not_wait_long_for_a_name_server_that_hangs(tmp_path: Path) 
     name_server.join(10)
 
 
+def test_more_clients_than_the_shell_allows_descriptors(tmp_path: Path) -> None:
+    before = ("sh", "-c", 'ulimit -Sn 64 && exec "$@"', "sh")
+    with Program(tmp_path, "up", *FREE, before=before) as program:
+        address = address_of(program.ready()["broker"])
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(BlockingClient(address)) for _ in range(200)]
+            for client in clients:
+                assert client.call(9999)[0].code == codes.REQUEST_CODE_NOT_SUPPORTED
+        assert program.stop() == 0
+
+
 # -- who can reach it
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 _SPACE: Final = " \t\f"
 _ESCAPES: Final = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
-_parts = re.compile(r"((?:\\.|[^\\=:\s])*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL).match
+_parts = re.compile(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*[=:]?[ \t\f]*(.*)", re.DOTALL).match
 _escape = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
 
@@ -72,10 +72,15 @@ def _unescaped(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+def _written(key: str, value: str) -> str:
+    key = re.sub(r"[ \t\f:=#!]", lambda match: "\\" + match[0], _escaped(key))
+    value = _escaped(value)
+    return f"{key}=" + ("\\" + value if value[:1] in (" ", "\t", "\f") else value)
+
+
 def _escaped(value: str) -> str:
     value = value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    value = re.sub(r"[^\x00-\x7f]", lambda match: _utf16_escapes(match[0]), value)
-    return "\\" + value if value[:1] in (" ", "\t", "\f") else value
+    return re.sub(r"[^\x00-\x7f]", lambda match: _utf16_escapes(match[0]), value)
 
 
 def _utf16_escapes(character: str) -> str:
@@ -89,9 +94,9 @@ def replace(text: str, changed: Mapping[str, str]) -> str:
     remaining = dict(changed)
     for setting in reversed(list(parse(text))):  # of a key that comes twice the last one counts
         if setting.key in remaining:
-            line = f"{setting.key}={_escaped(remaining.pop(setting.key))}"
+            line = _written(setting.key, remaining.pop(setting.key))
             lines[setting.line - 1 : setting.end] = [line]
     while lines and not lines[-1]:
         lines.pop()
-    lines += [f"{key}={_escaped(value)}" for key, value in remaining.items()]
+    lines += [_written(key, value) for key, value in remaining.items()]
     return "\n".join([*lines, ""])

@@ -72,7 +72,7 @@ class ConfigFiles:
             if self._disk.size(candidate) <= 0:
                 continue
             try:
-                return lenient_json.loads(self._disk.read(candidate))
+                return lenient_json.loads(self._disk.read(candidate), None)
             except ValueError as error:
                 unreadable = unreadable or str(error)
                 log.error("%s is unreadable: %s", candidate, error)

@@ -141,11 +141,18 @@ def test_a_handler_that_fails_is_an_answer(caplog: pytest.LogCaptureFixture) -> 
     assert "unforeseen" in caplog.text
 
 
-@pytest.mark.parametrize("ext", [{}, {"topic": "T"}, {"topic": "T", "queueId": "many"}])
-def test_fields_that_are_missing_or_wrong_are_an_answer(ext: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "ext", [{}, {"topic": "T"}, {"topic": "T", "queueId": "many"}, None, "absent"]
+)
+def test_fields_that_are_missing_or_wrong_are_an_answer(
+    caplog: pytest.LogCaptureFixture, ext: dict[str, str] | str | None
+) -> None:
     server = Server()
-    frame = json_frame({"code": GET_MAX_OFFSET, "extFields": ext, "opaque": 3})
-    assert server.answers(frame) == [(3, codes.SYSTEM_ERROR, b"")]
+    header = {"code": GET_MAX_OFFSET, "extFields": ext, "opaque": 3}
+    if ext == "absent":
+        del header["extFields"]
+    assert server.answers(json_frame(header)) == [(3, codes.SYSTEM_ERROR, b"")]
+    assert not caplog.records, "it was foreseen"
 
 
 def test_one_way_requests_are_not_answered() -> None:

@@ -227,7 +227,7 @@ class RemotingSession:
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 pass  # an unusual peer: the tolerant way below decides
             else:
-                if not request.flag & FLAG_RESPONSE:
+                if not request.flag & FLAG_RESPONSE and request.fields is not None:
                     request.body = body
                     request.peer = self
                     request.header = header
