@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: up test check format interop bench lock clean venv
+.PHONY: up test check format interop bench lock proto clean venv
 
 up: $(STAMP)  ## run name server and broker in the foreground (ARGS="--store DIR ...")
 	$(BIN)/firearrow up $(ARGS)
@@ -39,6 +39,9 @@ lock: ## renew requirements.lock from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
 	  --generate-hashes --quiet -o requirements.lock
+
+proto: $(STAMP)  ## generate the gRPC message classes from their .proto files
+	PATH=$(BIN):$$PATH $(BIN)/python tools/generate_proto.py
 
 clean:
 	rm -rf .venv build dist bench/build

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import gc
 import logging
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from firearrow.assembly import STORE_SETTINGS, assemble, open_broker_store
+from firearrow.assembly import STORE_SETTINGS, assemble, assemble_proxy, open_broker_store
 from firearrow.broker.broker import Broker, Core
 from firearrow.broker.registration import NameServerLink, Registrar, RemoteNameServer
 from firearrow.codec import java_properties
@@ -23,9 +24,13 @@ from firearrow.codec.addresses import join_address
 from firearrow.config import ConfigError, parse_addresses, update
 from firearrow.features.delay import LevelError
 from firearrow.local_registration import LocalNameServer
+from firearrow.model.network import Peer
 from firearrow.namesrv.kv import KvConfig
 from firearrow.namesrv.service import NameServer
 from firearrow.plan import Plan, read_properties
+from firearrow.protocol.either import EitherSession
+from firearrow.protocol.grpc.http2 import best_engine
+from firearrow.protocol.grpc.session import GrpcSession
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
 from firearrow.store.commitlog import WrongFileSize
 from firearrow.store.configfiles import ConfigUnreadable
@@ -148,16 +153,20 @@ class Server:
         """Open everything, in an order in which nobody sees a half-recovered broker."""
         plan = self.plan
         # Ports first: a busy one is told before the store is touched.
-        name_server = broker = None
+        name_server = broker = proxy = None
         if plan.namesrv:
             name_server = await self._bind(plan.namesrv_port, "--namesrv-port")
         if plan.broker:
             broker = await self._bind_broker()
+            if plan.proxy_port is not None:
+                proxy = await self._bind(plan.proxy_port, "--proxy-port")
         store = self._open_store() if plan.broker else None
         if name_server is not None:
             self._start_name_server(name_server)
         if store is not None and broker is not None:
             self._start_broker(store, *broker)
+            if proxy is not None:
+                self._start_proxy(proxy)
             self._addresses["store"] = plan.store
 
     async def _bind(self, port: int, option: str, *, hold: bool = False) -> socket.socket:
@@ -314,6 +323,39 @@ class Server:
         if links:
             core.cluster_queues.source = self.registrar.queues_of
         self.registrar.start()
+
+    # -- proxy
+
+    def _start_proxy(self, sock: socket.socket) -> None:
+        """gRPC clients, and remoting ones on the same port."""
+        broker = self.broker
+        assert broker is not None
+        proxy = assemble_proxy(self.plan.settings, broker, self.clock)
+        methods, engine = proxy.methods(), best_engine()
+        routes = {**(self.name_server.routes() if self.name_server else {}), **broker.routes()}
+        dispatcher = Dispatcher(routes)
+
+        def http2(peer: Peer) -> GrpcSession:
+            return GrpcSession(peer, engine(), methods, self.clock)
+
+        def remoting(peer: Peer) -> RemotingSession:
+            return RemotingSession(peer, dispatcher, self.clock, broker.session_closed)
+
+        tls = self.plan.tls
+        if tls.certificate is None:  # most SDKs use TLS unless told otherwise, and trust anybody
+            tls = dataclasses.replace(tls, test_certificate=True)
+        listener = listen_on(
+            sock,
+            lambda peer: EitherSession(peer, http2, remoting),
+            tls=tls,
+            limits=Limits(),
+            clock=self.clock,
+        )
+        self._stack.push_async_callback(listener.drain, DRAIN_S)
+        self._broker_listeners.append(listener)
+        self._stack.callback(proxy.stop)
+        proxy.start()
+        self._addresses["proxy"] = self._shown(sock)
 
     # -- both
 

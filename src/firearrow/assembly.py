@@ -20,6 +20,10 @@ from firearrow.features.transaction import TransactionRoom
 from firearrow.model import names
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
+from firearrow.model.group import Group
+from firearrow.model.topic import Topic
+from firearrow.proxy.backend import LocalBackend
+from firearrow.proxy.service import Proxy
 from firearrow.store.disk import Disk
 from firearrow.store.filestore import FileStore
 from firearrow.store.recovery import open_store
@@ -79,3 +83,31 @@ def assemble(
     pop = PopRoom(settings, core, timer.clockwork.delivered_until)
     # A half message is not delayed: its commit is.
     return Broker(core, retry, [retry, transaction, delay, timer, pop, reply, filters])
+
+
+class _ProxysBroker:
+    """What the proxy must know of the broker in its process."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self._core.address
+
+    @property
+    def broker_name(self) -> str:
+        return self._core.settings.broker_name
+
+    def topic(self, name: str) -> Topic | None:
+        return self._core.topics.table.get(name)
+
+    def group(self, name: str) -> Group | None:
+        return self._core.groups.table.get(name)
+
+
+def assemble_proxy(settings: BrokerSettings, broker: Broker, clock: Clock) -> Proxy:
+    """A proxy over a broker of the same process; not started."""
+    view = _ProxysBroker(broker.core)
+    backend = LocalBackend(view, broker.routes(), broker.session_closed, clock)
+    return Proxy(settings, backend, clock)

@@ -16,6 +16,7 @@ from firearrow.transport.tls import TlsMode, TlsPolicy
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_STORE: Final = "./firearrow-store"
 DEFAULT_NAMESRV_PORT: Final = 9876
+PROXY_PORT_BELOW: Final = 2830  # 10911 and 8081
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Plan:
     tls: TlsPolicy = field(default_factory=TlsPolicy)
     warnings: list[str] = field(default_factory=list)
     namesrv_settings: NamesrvSettings = field(default_factory=NamesrvSettings)
+    proxy_port: int | None = None  # None: no proxy
 
     @classmethod
     def from_options(
@@ -49,6 +51,7 @@ class Plan:
         tls_test_certificate: bool,
         namesrv_port: int | None = None,
         broker_port: int | None = None,
+        proxy_port: int | None = None,
         namesrv_addr: str | None = None,
     ) -> Plan:
         """Read the file, then let the flags go before it.
@@ -76,6 +79,8 @@ class Plan:
             namesrv_settings,
         )
         plan._take_flags(broker_port, namesrv_addr)
+        if broker:
+            plan.proxy_port = _proxy_port(plan, proxy_port)
         return plan
 
     def _take_flags(self, broker_port: int | None, namesrv_addr: str | None) -> None:
@@ -88,6 +93,17 @@ class Plan:
             self.broker_port = broker_port
             if broker_port:
                 config.set_value(settings, "listenPort", str(broker_port))
+
+
+def _proxy_port(plan: Plan, flag: int | None) -> int | None:
+    """8081 beside the default broker port; it moves along with that, so that several brokers on a
+    machine do not meet."""
+    if flag is not None:
+        return flag
+    if plan.settings.grpc_server_port or not plan.broker_port:
+        return plan.settings.grpc_server_port
+    derived = plan.broker_port - PROXY_PORT_BELOW
+    return derived if derived > 0 else None
 
 
 def _read(

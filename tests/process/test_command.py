@@ -40,7 +40,7 @@ def route(namesrv: str | tuple[str, int], topic: str = "TBW102") -> dict[str, st
 def test_a_start_a_message_and_a_clean_stop(tmp_path: Path, number: int) -> None:
     with Program(tmp_path, "up", *FREE) as program:
         ready = program.ready()
-        assert set(ready) == {"namesrv", "broker", "store"}
+        assert set(ready) == {"namesrv", "broker", "proxy", "store"}
         assert ready["store"] == "./firearrow-store"
         found = route(ready["namesrv"])
         assert found == {"0": ready["broker"]}
@@ -61,7 +61,7 @@ def test_the_broker_of_a_cluster_and_its_name_server(tmp_path: Path) -> None:
         arguments = ("broker", "--broker-port", "0", "-n", f"{namesrv};127.0.0.1:1")
         with Program(tmp_path / "b", *arguments) as broker:
             ready = broker.ready()
-            assert set(ready) == {"broker", "store"}
+            assert set(ready) == {"broker", "proxy", "store"}
             broker.until_said(f"registered with name server {namesrv}")
             broker.until_said("name server 127.0.0.1:1 cannot be reached")
             assert route(namesrv) == {"0": ready["broker"]}

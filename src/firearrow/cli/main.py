@@ -38,6 +38,12 @@ _BROKER_PORT = click.option(
     type=_PORT,
     help="Port of the broker; the fast port is this minus 2. 0: any free.  [default: 10911]",
 )
+_PROXY_PORT = click.option(
+    "--proxy-port",
+    type=_PORT,
+    help="Port for gRPC clients (RocketMQ 5 SDKs); 0: any free.  [default: 8081, and as far from "
+    "that as --broker-port from its default]",
+)
 _STORE = click.option(
     "--store",
     help="Directory of all data, RocketMQ's storePathRootDir.  [default: ./firearrow-store]",
@@ -83,7 +89,7 @@ _TLS = _options(
     click.option(
         "--tls-test-certificate",
         is_flag=True,
-        help='Make a self-signed certificate (needs "firearrow[tls-test]").',
+        help="Make a self-signed certificate for every port.",
     ),
 )
 
@@ -109,6 +115,7 @@ def main() -> None:
 @_HOST
 @_NAMESRV_PORT
 @_BROKER_PORT
+@_PROXY_PORT
 @_STORE
 @_CONFIG
 @_TLS
@@ -146,6 +153,7 @@ def namesrv(**options: Any) -> None:
 @main.command()
 @_HOST
 @_BROKER_PORT
+@_PROXY_PORT
 @_STORE
 @_CONFIG
 @click.option(

@@ -77,10 +77,15 @@ class TlsServer:
         files = (policy.certificate, policy.key, policy.trust)
         self._files = [file for file in files if file is not None]
         self._seen = self._stamps()
-        self._context = server_context(policy)
+        # A certificate of our own is made when the first client wants TLS.
+        self._made = not policy.test_certificate or policy.certificate is not None
+        self._context = server_context(policy) if self._made else None
 
     def context(self) -> ssl.SSLContext | None:
         """The context for a new connection; ``None`` when there is no certificate."""
+        if not self._made:
+            self._made = True
+            self._context = server_context(self.policy)
         now = self._clock.monotonic()
         if self._context is not None and now - self._looked >= RELOAD_S:
             self._looked = now
@@ -138,6 +143,7 @@ def server_context(policy: TlsPolicy) -> ssl.SSLContext | None:
             )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2"])  # for gRPC clients; others do not ask
     if policy.certificate is not None and policy.key is not None:
         _load(context, policy.certificate, policy.key, policy.key_password)
     else:
@@ -202,19 +208,12 @@ def _load_test_certificate(context: ssl.SSLContext) -> None:
 
 
 def self_signed(name: str) -> tuple[bytes, bytes]:
-    """Make a self-signed certificate, valid for a year: the PEM of it and of its key.
+    """Make a self-signed certificate, valid for a year: the PEM of it and of its key."""
+    # Here, so that only who makes a certificate pays for the import.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
 
-    Raises:
-        TlsConfigError: the package ``cryptography`` is not installed.
-    """
-    try:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError as error:
-        raise TlsConfigError(
-            'a self-signed test certificate needs: pip install "firearrow[tls-test]"'
-        ) from error
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     # The only look at the calendar: a certificate is made for people's time, not for a test's.

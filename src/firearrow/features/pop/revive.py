@@ -8,12 +8,12 @@ short steps, so that a million open messages do not hold the loop.
 
 from __future__ import annotations
 
-import contextlib
+import heapq
 import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from firearrow.broker.groups import Groups
 from firearrow.broker.offsets import ConsumerOffsets
@@ -32,12 +32,6 @@ log = logging.getLogger(__name__)
 
 REVIVE_GROUP: Final = names.SYSTEM_GROUP_PREFIX + "REVIVE_GROUP"
 SETTLE_MS: Final = 2000  # acknowledgements may come into the revive topic so much later
-# An acknowledgement without a check point is kept so long, and so many of them.
-EARLY_MS: Final = 10_000
-EARLY_MAX: Final = 100_000
-# The timer delivers again what it delivered in the last second before a kill.
-AGAIN_MS: Final = 5_000
-AGAIN_RECORDS_MAX: Final = 100_000
 RECORDS_A_STEP: Final = 32
 MESSAGES_A_STEP: Final = 64
 RETRY_QUEUES: Final = 1
@@ -63,105 +57,66 @@ class _Refused(Exception):  # noqa: N818
 class _Open:
     """A check point that is not settled."""
 
-    __slots__ = ("key", "offsets", "point", "revive_offset")
+    __slots__ = ("done", "offsets", "point", "revive_offset")
 
-    def __init__(self, point: CheckPoint, key: Key, revive_offset: int) -> None:
+    def __init__(self, point: CheckPoint, revive_offset: int) -> None:
         self.point = point
-        self.key = key
         self.revive_offset = revive_offset
         self.offsets = point.offsets  # those not acknowledged
-
-
-class _Early(NamedTuple):
-    """An acknowledgement whose check point did not come yet."""
-
-    until_ms: int  # after this time of the queue it is forgotten
-    key: Key
-    offsets: list[int]
+        self.done = False
 
 
 class _ReviveQueue:
-    """Reading state of one queue of the revive topic.
-
-    Check points are settled in the order in which they stand in the queue: so everything before
-    the committed place is over, and nothing behind it, whenever the broker is killed.
-    """
+    """Reading state of one queue of the revive topic."""
 
     def __init__(self, queue_id: int, begin: int) -> None:
         self.queue_id = queue_id
         self.next_offset = begin
+        self.settled = begin - 1  # everything up to here is over
         self.watermark_ms = 0  # what fell due before this was read
         self.by_key: dict[Key, _Open] = {}
         self.in_order: deque[_Open] = deque()
-        self.early: deque[_Early] = deque()
-        # Settled before the start: the timer may deliver them once more after a kill.
-        self.over: set[Key] = set()
+        self.by_time: list[tuple[int, int, _Open]] = []  # a heap
 
     def __len__(self) -> int:
-        return len(self.in_order)
+        return len(self.by_key)
 
-    @property
-    def settled(self) -> int:
-        """The last offset before which everything is over, itself included."""
-        return (self.in_order[0].revive_offset if self.in_order else self.next_offset) - 1
+    def add(self, opened: _Open, key: Key) -> None:
+        self.by_key[key] = opened
+        self.in_order.append(opened)
+        heapq.heappush(self.by_time, (opened.point.revive_ms, opened.revive_offset, opened))
 
-    def add(self, point: CheckPoint, key: Key, revive_offset: int) -> None:
-        known = self.by_key.get(key)
-        if key in self.over or (known is not None and known.point.offsets == point.offsets):
-            return  # delivered twice
-        opened = _Open(point, key, revive_offset)
-        for early in self.early:
-            if early.key == key:
-                _take_out(opened, early.offsets)
-        if opened.offsets:
-            self.by_key[key] = opened
-            self.in_order.append(opened)
-
-    def acknowledge(self, ack: Acknowledgement, key: Key, stored_ms: int) -> None:
+    def acknowledge(self, ack: Acknowledgement, key: Key) -> None:
         opened = self.by_key.get(key)
-        offsets = ack.all_offsets()
         if opened is None:
-            # Mostly too late or a second time; after a kill, perhaps before its check point.
-            if len(self.early) == EARLY_MAX:
-                self.early.popleft()
-            until_ms = max(self.watermark_ms, stored_ms) + EARLY_MS
-            self.early.append(_Early(until_ms, key, offsets))
-            return
-        _take_out(opened, offsets)
+            return  # settled already: too late, or a second time
+        acked = set(ack.all_offsets())
+        opened.offsets = [offset for offset in opened.offsets if offset not in acked]
         if not opened.offsets:
+            self.finish(opened, key)
+
+    def finish(self, opened: _Open, key: Key) -> None:
+        opened.done = True
+        if self.by_key.get(key) is opened:
             del self.by_key[key]
-            self.drop_settled()
-
-    def drop_settled(self) -> None:
-        """Let go of check points at the head that have nothing open."""
         in_order = self.in_order
-        while in_order and not in_order[0].offsets:
-            opened = in_order.popleft()
-            if self.by_key.get(opened.key) is opened:
-                del self.by_key[opened.key]
-
-    def move_watermark(self, time_ms: int) -> None:
-        if time_ms > self.watermark_ms:
-            self.watermark_ms = time_ms
-            while self.early and self.early[0].until_ms < time_ms:
-                self.early.popleft()
+        while in_order and in_order[0].done:
+            self.settled = in_order.popleft().revive_offset
+        if not in_order:
+            self.settled = self.next_offset - 1
 
     def due(self) -> _Open | None:
-        """The next check point, where its time is over."""
-        if self.in_order:
-            opened = self.in_order[0]
-            if self.watermark_ms - opened.point.revive_ms > SETTLE_MS:
-                return opened
+        """The next check point whose time is over."""
+        by_time = self.by_time
+        while by_time and by_time[0][2].done:
+            heapq.heappop(by_time)
+        if by_time and self.watermark_ms - by_time[0][0] > SETTLE_MS:
+            return by_time[0][2]
         return None
 
     def look_again_ms(self) -> int | None:
         """When the next one falls due."""
-        return self.in_order[0].point.revive_ms + SETTLE_MS + 1 if self.in_order else None
-
-
-def _take_out(opened: _Open, acked: list[int]) -> None:
-    over = set(acked)
-    opened.offsets = [offset for offset in opened.offsets if offset not in over]
+        return self.by_time[0][0] + SETTLE_MS + 1 if self.by_time else None
 
 
 class Revive:
@@ -206,8 +161,7 @@ class Revive:
         for queue_id in range(topic.read_queues if topic else 0):
             settled = self._offsets.find(self._revive_topic, REVIVE_GROUP, queue_id)
             begin = 0 if settled is None else settled + 1
-            self._queues[queue_id] = queue = _ReviveQueue(queue_id, begin)
-            self._remember_settled(queue)
+            self._queues[queue_id] = _ReviveQueue(queue_id, begin)
         self._store.on_arrival(self._arrived, self._revive_topic)
         self._wake(0.0)
 
@@ -268,15 +222,17 @@ class Revive:
         """Read a little, then settle a little; whether more can be done now."""
         more = self._read(queue)
         if not more:
-            queue.move_watermark(self._timed_until())
+            queue.watermark_ms = max(queue.watermark_ms, self._timed_until())
         end = 0
         budget = MESSAGES_A_STEP
         try:
             while budget > 0 and (opened := queue.due()) is not None:
                 budget -= 1 + len(opened.offsets)
                 end = max(end, self._settle(opened))
-                queue.drop_settled()
+                queue.finish(opened, opened.point.key(self._settings.broker_name))
         finally:
+            if not queue.in_order:
+                queue.settled = queue.next_offset - 1
             if queue.settled > self._committed(queue):
                 self._store.when_durable(end, partial(self._commit, queue.queue_id, queue.settled))
         return more or budget <= 0
@@ -320,33 +276,14 @@ class Revive:
             return
         own_name = self._settings.broker_name
         if isinstance(found, Acknowledgement):
-            queue.acknowledge(found, found.key(own_name), record.store_timestamp)
+            queue.acknowledge(found, found.key(own_name))
         elif found is not None and found.topic is not None and found.group is not None:
-            queue.add(found, found.key(own_name), offset)
+            opened = _Open(found, offset)
+            if opened.offsets:
+                queue.add(opened, found.key(own_name))
         due_ms = checkpoints.deliver_ms(record)
         if due_ms:
-            queue.move_watermark(min(due_ms, record.store_timestamp))
-
-    def _remember_settled(self, queue: _ReviveQueue) -> None:
-        """Read what was settled last: should the timer deliver it again, it stays settled."""
-        begin, newest_ms = queue.next_offset, 0
-        while begin > 0 and queue.next_offset - begin < AGAIN_RECORDS_MAX:
-            begin = max(0, begin - RECORDS_A_STEP)
-            for entry in self._store.entries(
-                self._revive_topic, queue.queue_id, begin, RECORDS_A_STEP
-            ):
-                data = self._store.record(entry.physical_offset)
-                if data is None or entry.offset >= queue.next_offset:
-                    continue
-                record = decode_record(data)
-                newest_ms = max(newest_ms, record.store_timestamp)
-                if record.store_timestamp < newest_ms - AGAIN_MS:
-                    begin = 0
-                    continue
-                with contextlib.suppress(ValueError):
-                    found = checkpoints.read(record)
-                    if isinstance(found, CheckPoint):
-                        queue.over.add(found.key(self._settings.broker_name))
+            queue.watermark_ms = max(queue.watermark_ms, min(due_ms, record.store_timestamp))
 
     # -- settle
 
@@ -361,7 +298,7 @@ class Revive:
         assert point.group is not None
         end = 0
         if not self._wanted(point.topic, point.group):
-            opened.offsets.clear()
+            return end
         while opened.offsets:
             end = max(end, self._give_again(point, point.topic, point.group, opened.offsets[0]))
             del opened.offsets[0]

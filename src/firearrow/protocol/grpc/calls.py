@@ -1,0 +1,72 @@
+"""gRPC calls as values: what a method's handler gets, and how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+OK: Final = 0
+CANCELLED: Final = 1
+INVALID_ARGUMENT: Final = 3
+DEADLINE_EXCEEDED: Final = 4
+RESOURCE_EXHAUSTED: Final = 8
+UNIMPLEMENTED: Final = 12
+INTERNAL: Final = 13
+UNAVAILABLE: Final = 14
+
+
+class Message(Protocol):
+    """A protobuf message."""
+
+    def SerializeToString(self) -> bytes: ...  # noqa: N802
+
+
+class Call(Protocol):
+    """One call, as its handler sees it. Everything after ``end``, or after the caller left, is
+    ignored."""
+
+    remote: tuple[str, int]
+    local: tuple[str, int]  # the address that the client reached us by
+    metadata: dict[str, str]  # lower-case names; the last of several values
+    deadline_s: float | None  # on the monotonic clock
+    ended: bool
+    cancelled: Callable[[], None] | None  # called once when the caller leaves early
+
+    def send(self, message: Message) -> None:
+        """Write one message of the response."""
+
+    def end(self, code: int = OK, text: str = "") -> None:
+        """End the response with a gRPC status."""
+
+    def answer(self, message: Message) -> None:
+        """The one message of a unary response, and its end."""
+
+
+class Inbox(Protocol):
+    """The other half of a bidirectional call."""
+
+    def received(self, message: Any) -> None: ...
+
+    def half_closed(self) -> None:
+        """The caller sends nothing more."""
+
+
+class Method(NamedTuple):
+    """One row of a service. ``handler(call, request)``, or for a bidirectional method
+    ``begin(call)``; exactly one of the two is set."""
+
+    parse: Callable[[bytes], Any]
+    handler: Callable[[Call, Any], None] | None = None
+    begin: Callable[[Call], Inbox] | None = None
+
+
+_UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+TIMEOUT_DIGITS_MAX: Final = 8
+
+
+def parse_timeout(text: str) -> float | None:
+    """Seconds of a ``grpc-timeout`` header; ``None`` when it is none."""
+    digits, unit = text[:-1], text[-1:]
+    if unit not in _UNITS_S or not digits.isdecimal() or len(digits) > TIMEOUT_DIGITS_MAX:
+        return None
+    return int(digits) * _UNITS_S[unit]

@@ -1,0 +1,142 @@
+"""What a request may contain: names and messages (``GrpcValidator``, ``SendMessageActivity``)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from firearrow.model import names
+from firearrow.protocol.grpc.pb import definition_pb2 as v2
+from firearrow.proxy.refusal import Refusal
+
+USER_PROPERTIES_MAX: Final = 128
+PROPERTY_BYTES_MAX: Final = 16 * 1024
+GROUP_BYTES_MAX: Final = 64
+DELAY_MS_MAX: Final = 24 * 3600 * 1000
+RECOVERY_S_MAX: Final = 3600
+INVISIBLE_MS_MIN: Final = 10_000  # of a receive
+INVISIBLE_MS_MAX: Final = 12 * 3600 * 1000
+
+_control = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
+
+# ``MessageConst.STRING_HASH_SET``: users may not set these, and do not see them on delivery.
+RESERVED: Final = frozenset(
+    """
+    TRACE_ON MSG_REGION KEYS TAGS WAIT DELAY RETRY_TOPIC REAL_TOPIC REAL_QID TRAN_MSG PGROUP
+    MIN_OFFSET MAX_OFFSET BUYER_ID ORIGIN_MESSAGE_ID TRANSFER_FLAG CORRECTION_FLAG MQ2_FLAG
+    RECONSUME_TIME UNIQ_KEY MAX_RECONSUME_TIMES CONSUME_START_TIME POP_CK POP_CK_OFFSET
+    1ST_POP_TIME TRAN_PREPARED_QUEUE_OFFSET DUP_INFO EXTEND_UNIQ_INFO INSTANCE_ID CORRELATION_ID
+    REPLY_TO_CLIENT TTL ARRIVE_TIME PUSH_REPLY_TIME CLUSTER MSG_TYPE INNER_MULTI_QUEUE_OFFSET
+    TIMER_DELAY_MS TIMER_DELAY_SEC TIMER_DELIVER_MS TIMER_ENQUEUE_MS TIMER_DEQUEUE_MS
+    TIMER_ROLL_TIMES TIMER_OUT_MS TIMER_DEL_UNIQKEY TIMER_DELAY_LEVEL __BORNHOST BORN_TIMESTAMP
+    DLQ_ORIGIN_TOPIC DLQ_ORIGIN_MESSAGE_ID __CRC32# __LITE_TOPIC _SYS_MSG_PRIORITY_
+    """.split()  # noqa: SIM905 - sixty names are easier to read so
+)
+
+
+def topic_name(topic: v2.Resource) -> str:
+    """The name of a topic that clients may use.
+
+    Raises:
+        Refusal: ILLEGAL_TOPIC.
+    """
+    error = names.topic_error(topic.name)
+    if error is None and len(topic.name) > names.TOPIC_CHARS_MAX:
+        error = f"The specified topic is longer than topic max length {names.TOPIC_CHARS_MAX}."
+    if error is not None:
+        raise Refusal(v2.ILLEGAL_TOPIC, error)
+    if topic.name in names.SYSTEM_TOPICS or topic.name.startswith(names.SYSTEM_TOPIC_PREFIX):
+        raise Refusal(v2.ILLEGAL_TOPIC, "cannot access system topic")
+    return topic.name
+
+
+def group_name(group: v2.Resource) -> str:
+    """The name of a group that clients may use.
+
+    Raises:
+        Refusal: ILLEGAL_CONSUMER_GROUP.
+    """
+    error = names.group_error(group.name)
+    if error is not None:
+        raise Refusal(v2.ILLEGAL_CONSUMER_GROUP, error)
+    if group.name.startswith(names.SYSTEM_GROUP_PREFIX):
+        raise Refusal(v2.ILLEGAL_CONSUMER_GROUP, "cannot use system consumer group")
+    return group.name
+
+
+def message(message: v2.Message, now_ms: int, body_bytes_max: int) -> None:
+    """Check one message to send, in the proxy's order.
+
+    Raises:
+        Refusal: with the code that says what is wrong.
+    """
+    if not message.body:
+        raise Refusal(v2.MESSAGE_BODY_EMPTY, "message body cannot be empty")
+    if len(message.body) > body_bytes_max:
+        raise Refusal(
+            v2.MESSAGE_BODY_TOO_LARGE,
+            f"message body cannot exceed the max {body_bytes_max}, it has {len(message.body)}",
+        )
+    system = message.system_properties
+    _user_properties(message)
+    _text(system.tag, v2.ILLEGAL_MESSAGE_TAG, "tag", forbidden="|")
+    for key in system.keys:
+        _text(key, v2.ILLEGAL_MESSAGE_KEY, "key")
+    _property_bytes(message)
+    if not system.message_id.strip():
+        raise Refusal(v2.ILLEGAL_MESSAGE_ID, "message id cannot be blank")
+    if system.orphaned_transaction_recovery_duration.seconds > RECOVERY_S_MAX:
+        raise Refusal(v2.BAD_REQUEST, f"the recovery duration exceeds the max {RECOVERY_S_MAX} s")
+    if system.HasField("delivery_timestamp"):
+        at_ms = milliseconds(system.delivery_timestamp)
+        if at_ms - now_ms > DELAY_MS_MAX:
+            raise Refusal(
+                v2.ILLEGAL_DELIVERY_TIME,
+                f"the max delay time of message is too large, max is {DELAY_MS_MAX}",
+            )
+    if len(system.message_group.encode()) >= GROUP_BYTES_MAX:
+        raise Refusal(
+            v2.ILLEGAL_MESSAGE_GROUP, f"message group exceeds the max {GROUP_BYTES_MAX} bytes"
+        )
+    _text(system.message_group, v2.ILLEGAL_MESSAGE_GROUP, "message group")
+
+
+def _user_properties(message: v2.Message) -> None:
+    if len(message.user_properties) > USER_PROPERTIES_MAX:
+        raise Refusal(
+            v2.MESSAGE_PROPERTIES_TOO_LARGE,
+            f"too many user properties, max is {USER_PROPERTIES_MAX}",
+        )
+    for key, value in message.user_properties.items():
+        if key in RESERVED:
+            raise Refusal(v2.ILLEGAL_MESSAGE_PROPERTY_KEY, f"property is used by system: {key}")
+        if _control(key) or _control(value):
+            raise Refusal(
+                v2.ILLEGAL_MESSAGE_PROPERTY_KEY, f"property {key!r} has a control character"
+            )
+
+
+def _text(text: str, code: v2.Code.ValueType, what: str, forbidden: str = "") -> None:
+    if not text:
+        return
+    if not text.strip():
+        raise Refusal(code, f"{what} cannot be the char sequence of whitespace")
+    if forbidden and forbidden in text:
+        raise Refusal(code, f"{what} cannot contain {forbidden}")
+    if _control(text):
+        raise Refusal(code, f"{what} cannot contain control character")
+
+
+def _property_bytes(message: v2.Message) -> None:
+    system = message.system_properties
+    texts = [*message.user_properties, *message.user_properties.values(), system.tag, *system.keys]
+    if sum(len(text.encode()) for text in texts) > PROPERTY_BYTES_MAX:
+        raise Refusal(
+            v2.MESSAGE_PROPERTIES_TOO_LARGE,
+            f"the total size of user property is too large, max is {PROPERTY_BYTES_MAX}",
+        )
+
+
+def milliseconds(moment: Any) -> int:
+    """Of a Timestamp or a Duration."""
+    return int(moment.seconds * 1000 + moment.nanos // 1_000_000)

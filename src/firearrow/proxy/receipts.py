@@ -1,0 +1,77 @@
+"""Receipt handles: which message of which pop; clients take them as they are (``ReceiptHandle``).
+
+The text is the broker's own handle (``POP_CK``) and, behind it, the commit log offset.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from firearrow.features.pop.handles import (
+    Handle,
+    HandleError,
+    parse_handle,
+    stored_topic,
+)
+from firearrow.protocol.grpc.pb import definition_pb2 as v2
+from firearrow.proxy.refusal import Refusal
+
+_FIELDS = 9
+
+
+class Receipt(NamedTuple):
+    """A popped message. ``physical_offset`` is -1 when the text does not say it."""
+
+    handle: Handle
+    physical_offset: int
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """The same for every handle of one message in one queue."""
+        handle = self.handle
+        return handle.broker_name, handle.retry_flag, handle.queue_id, handle.offset
+
+    def text(self) -> str:
+        return f"{self.handle.text()} {self.physical_offset}"
+
+    def visible_ms(self) -> int:
+        """When the message becomes visible again."""
+        return self.handle.pop_ms + self.handle.invisible_ms
+
+    def topic(self, topic: str, group: str) -> str:
+        """The topic that the message was read from.
+
+        Raises:
+            Refusal: the handle is of no topic.
+        """
+        try:
+            return stored_topic(topic, group, self.handle.retry_flag)
+        except HandleError as error:
+            raise Refusal(v2.INVALID_RECEIPT_HANDLE, str(error)) from None
+
+
+def parse_receipt(text: str) -> Receipt:
+    """Read a handle.
+
+    Raises:
+        Refusal: it cannot be read.
+    """
+    fields = text.split(" ")
+    try:
+        if len(fields) < _FIELDS - 1:
+            raise HandleError(f"the receipt handle has {len(fields)} fields, not {_FIELDS}")
+        handle = parse_handle(text)
+        physical = int(fields[_FIELDS - 1]) if len(fields) >= _FIELDS else -1
+    except ValueError as error:
+        raise Refusal(v2.INVALID_RECEIPT_HANDLE, str(error)) from None
+    return Receipt(handle, physical)
+
+
+def unexpired(receipt: Receipt, now_ms: int) -> None:
+    """Refuse a handle whose message is visible again.
+
+    Raises:
+        Refusal: INVALID_RECEIPT_HANDLE.
+    """
+    if receipt.visible_ms() <= now_ms:
+        raise Refusal(v2.INVALID_RECEIPT_HANDLE, "receipt handle is expired")

@@ -1,0 +1,444 @@
+"""ReceiveMessage, AckMessage, ChangeInvisibleDuration, ForwardMessageToDeadLetterQueue."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from firearrow.codec.properties import find_property
+from firearrow.codec.record import Record, RecordError, decode_record, split_records
+from firearrow.features.pop.handles import Handle, parse_handle, retry_flag
+from firearrow.model import codes
+from firearrow.model.clock import Clock
+from firearrow.model.group import Group
+from firearrow.protocol.grpc.calls import Call
+from firearrow.protocol.grpc.pb import definition_pb2 as v2
+from firearrow.protocol.grpc.pb import service_pb2 as rpc
+from firearrow.protocol.remoting.headers import Header
+from firearrow.proxy import checks, convert
+from firearrow.proxy.backend import Backend, BrokerTopic
+from firearrow.proxy.checks import milliseconds
+from firearrow.proxy.clients import Client, Clients
+from firearrow.proxy.inflight import RENEW_INVISIBLE_MS, Inflight, Renewals
+from firearrow.proxy.receipts import Receipt, parse_receipt, unexpired
+from firearrow.proxy.refusal import Refusal, of_remoting, status
+from firearrow.proxy.sending import CALL_S, overall
+
+POP_MESSAGE: Final = 200050
+ACK_MESSAGE: Final = 200051
+CHANGE_INVISIBLE: Final = 200053
+SEND_BACK: Final = 36
+
+POLLING_MS_MIN: Final = 5_000
+POLLING_MS_MAX: Final = 20_000
+RESERVE_MS: Final = 100  # ``longPollingReserveTimeInMillis``: for the answer to arrive
+BATCH_MAX: Final = 32
+RELEASE_MS: Final = 1000  # nobody takes it: it comes back soon
+INIT_MODE_MAX: Final = "1"
+ATTEMPTS_OF_NO_GROUP: Final = 17
+_NOTHING: Final = frozenset({codes.POLLING_TIMEOUT, codes.PULL_NOT_FOUND, codes.NO_MESSAGE})
+
+
+class Receiving:
+    """The consumers' requests."""
+
+    def __init__(self, clients: Clients, backend: Backend, clock: Clock) -> None:
+        self._clients = clients
+        self._backend = backend
+        self._clock = clock
+        self.renewals = Renewals(clock, self._renew)
+
+    # -- ReceiveMessage
+
+    def receive(self, call: Call, request: rpc.ReceiveMessageRequest) -> None:
+        client = self._clients.of(call)
+        polling_ms = self._polling_ms(call, client, request)
+        topic = checks.topic_name(request.message_queue.topic)
+        group_name = checks.group_name(request.group)
+        invisible_ms = RENEW_INVISIBLE_MS
+        if not request.auto_renew:
+            invisible_ms = milliseconds(request.invisible_duration)
+            if not checks.INVISIBLE_MS_MIN <= invisible_ms <= checks.INVISIBLE_MS_MAX:
+                raise Refusal(
+                    v2.ILLEGAL_INVISIBLE_TIME,
+                    f"the invisible time of {invisible_ms} ms is not within "
+                    f"{checks.INVISIBLE_MS_MIN} and {checks.INVISIBLE_MS_MAX}",
+                )
+
+        def with_group(group: Group | None) -> None:
+            self._backend.topic(topic, lambda places: with_places(places, group))
+
+        def with_places(places: list[BrokerTopic], group: Group | None) -> None:
+            try:
+                place = _readable(places, request.message_queue.broker.name, topic)
+            except Refusal as refusal:
+                end_receive(call, refusal.status, self._clock.now_ms())
+                return
+            fifo = group is not None and group.consume_message_orderly
+            ext = {
+                "consumerGroup": group_name,
+                "topic": topic,
+                "queueId": "-1",
+                "maxMsgNums": str(min(max(1, request.batch_size), BATCH_MAX)),
+                "invisibleTime": str(invisible_ms),
+                "pollTime": str(polling_ms),
+                "bornTime": str(self._clock.now_ms()),
+                "initMode": INIT_MODE_MAX,
+                "expType": "SQL92" if request.filter_expression.type == v2.SQL else "TAG",
+                "exp": request.filter_expression.expression or "*",
+                "order": str(fifo).lower(),
+            }
+            if request.attempt_id:
+                ext["attemptId"] = request.attempt_id
+            receive = _Receive(self, call, client, request, topic, group_name, place, group)
+            timeout_s = polling_ms / 1000 + CALL_S
+            client.channel.call(
+                place.broker_name, POP_MESSAGE, ext, b"", timeout_s, receive.answered
+            )
+
+        self._backend.group(group_name, with_group)
+
+    def _polling_ms(self, call: Call, client: Client, request: rpc.ReceiveMessageRequest) -> int:
+        left_ms = None
+        if call.deadline_s is not None:
+            left_ms = round((call.deadline_s - self._clock.monotonic()) * 1000)
+        if request.HasField("long_polling_timeout"):
+            polling_ms = milliseconds(request.long_polling_timeout)
+        elif left_ms is not None:
+            timeout = client.settings.request_timeout if client.settings else None
+            polling_ms = left_ms - (milliseconds(timeout) // 2 if timeout else 1500)
+        else:
+            polling_ms = POLLING_MS_MAX
+        polling_ms = min(max(polling_ms, POLLING_MS_MIN), POLLING_MS_MAX)
+        if left_ms is not None and polling_ms > left_ms:
+            if left_ms < POLLING_MS_MIN:
+                new = call.metadata.get("x-mq-client-version", "") >= "5.0.3"
+                raise Refusal(
+                    v2.ILLEGAL_POLLING_TIME if new else v2.BAD_REQUEST,
+                    f"the deadline is in {left_ms} ms, the min polling time is {POLLING_MS_MIN}",
+                )
+            polling_ms = left_ms
+        return max(0, polling_ms - RESERVE_MS)
+
+    def release(self, client: Client, group: str, topic: str, receipt: Receipt) -> None:
+        """Nobody takes the message: let it come back soon."""
+        inflight = Inflight(client, group, topic, receipt, receipt.handle.pop_ms)
+        self._renew(inflight, RELEASE_MS, lambda renewed: None)
+
+    # -- AckMessage
+
+    def ack(self, call: Call, request: rpc.AckMessageRequest) -> None:
+        client = self._clients.of(call)
+        topic = checks.topic_name(request.topic)
+        group = checks.group_name(request.group)
+        entries = list(request.entries)
+        if not entries:
+            raise Refusal(v2.INTERNAL_SERVER_ERROR, "ack message result is empty")
+        results: dict[int, v2.Status] = {}
+
+        def done(index: int, result: v2.Status) -> None:
+            results[index] = result
+            if len(results) < len(entries):
+                return
+            response = rpc.AckMessageResponse(status=overall(list(results.values())))
+            for number, entry in enumerate(entries):
+                response.entries.add(
+                    message_id=entry.message_id,
+                    receipt_handle=entry.receipt_handle,
+                    status=results[number],
+                )
+            call.answer(response)
+
+        for number, entry in enumerate(entries):
+            try:
+                receipt = self._receipt(client, group, entry.message_id, entry.receipt_handle)
+                unexpired(receipt, self._clock.now_ms())
+                self._ack(client, group, topic, receipt, _Indexed(number, done))
+            except Refusal as refusal:
+                done(number, refusal.status)
+
+    def _receipt(self, client: Client, group: str, message_id: str, text: str) -> Receipt:
+        """The newest receipt of the message; it is renewed no longer."""
+        receipt = parse_receipt(text)
+        return self.renewals.take(client.client_id, group, message_id, receipt)
+
+    def _ack(
+        self, client: Client, group: str, topic: str, receipt: Receipt, done: _Indexed | None
+    ) -> None:
+        handle = receipt.handle
+        ext = {
+            "consumerGroup": group,
+            "topic": receipt.topic(topic, group),
+            "queueId": str(handle.queue_id),
+            "extraInfo": handle.text(),
+            "offset": str(handle.offset),
+        }
+
+        def answered(header: Header | None, body: bytes) -> None:
+            if done is not None:
+                done(_result(header, "ack failed: status is abnormal"))
+
+        client.channel.call(handle.broker_name, ACK_MESSAGE, ext, b"", CALL_S, answered)
+
+    # -- ChangeInvisibleDuration
+
+    def change_invisible(self, call: Call, request: rpc.ChangeInvisibleDurationRequest) -> None:
+        client = self._clients.of(call)
+        topic = checks.topic_name(request.topic)
+        group = checks.group_name(request.group)
+        invisible_ms = milliseconds(request.invisible_duration)
+        if not 0 <= invisible_ms <= checks.INVISIBLE_MS_MAX:
+            raise Refusal(
+                v2.ILLEGAL_INVISIBLE_TIME,
+                f"the invisible time of {invisible_ms} ms is not within 0 and "
+                f"{checks.INVISIBLE_MS_MAX}",
+            )
+        receipt = self._receipt(client, group, request.message_id, request.receipt_handle)
+        unexpired(receipt, self._clock.now_ms())
+        inflight = Inflight(client, group, topic, receipt, receipt.handle.pop_ms)
+
+        def changed(new: Receipt | None) -> None:
+            if new is None:
+                failed = status(
+                    v2.INTERNAL_SERVER_ERROR, "changeInvisibleDuration failed: status is abnormal"
+                )
+                call.answer(rpc.ChangeInvisibleDurationResponse(status=failed))
+            else:
+                call.answer(
+                    rpc.ChangeInvisibleDurationResponse(status=status(), receipt_handle=new.text())
+                )
+
+        self._renew(inflight, invisible_ms, changed)
+
+    def _renew(self, inflight: Inflight, invisible_ms: int, done: Any) -> None:
+        handle = inflight.receipt.handle
+        try:
+            topic = inflight.receipt.topic(inflight.topic, inflight.group)
+        except Refusal:
+            done(None)
+            return
+        ext = {
+            "consumerGroup": inflight.group,
+            "topic": topic,
+            "queueId": str(handle.queue_id),
+            "extraInfo": handle.text(),
+            "offset": str(handle.offset),
+            "invisibleTime": str(invisible_ms),
+        }
+
+        def answered(header: Header | None, body: bytes) -> None:
+            done(_changed(inflight.receipt, header))
+
+        inflight.client.channel.call(
+            handle.broker_name, CHANGE_INVISIBLE, ext, b"", CALL_S, answered
+        )
+
+    # -- ForwardMessageToDeadLetterQueue
+
+    def forward(self, call: Call, request: rpc.ForwardMessageToDeadLetterQueueRequest) -> None:
+        client = self._clients.of(call)
+        topic = checks.topic_name(request.topic)
+        group = checks.group_name(request.group)
+        if request.receipt_handle:
+            receipt = self._receipt(client, group, request.message_id, request.receipt_handle)
+        else:
+            found = self.renewals.find(client.client_id, group, request.message_id)
+            if found is None:
+                raise Refusal(v2.INVALID_RECEIPT_HANDLE, "the message is not in work")
+            receipt = self.renewals.take(client.client_id, group, request.message_id, found)
+
+        def forwarded(result: v2.Status) -> None:
+            call.answer(rpc.ForwardMessageToDeadLetterQueueResponse(status=result))
+
+        self.dead_letter(client, group, topic, request.message_id, receipt, forwarded)
+
+    def dead_letter(
+        self, client: Client, group: str, topic: str, message_id: str, receipt: Receipt, done: Any
+    ) -> None:
+        """Copy a message to the group's dead letters, then acknowledge it.
+
+        Raises:
+            Refusal: the receipt does not say where the message lies.
+        """
+        if receipt.physical_offset < 0:
+            raise Refusal(v2.INVALID_RECEIPT_HANDLE, "commit log offset is empty")
+        ext = {
+            "offset": str(receipt.physical_offset),
+            "group": group,
+            "delayLevel": "-1",
+            "originMsgId": message_id,
+            "originTopic": topic,
+            "unitMode": "false",
+            "maxReconsumeTimes": "0",
+        }
+
+        def answered(header: Header | None, body: bytes) -> None:
+            result = _result(header, "")
+            if result.code == v2.OK:
+                self._ack(client, group, topic, receipt, None)
+            done(result)
+
+        client.channel.call(receipt.handle.broker_name, SEND_BACK, ext, b"", CALL_S, answered)
+
+
+class _Indexed:
+    """A callback that knows which entry it is for."""
+
+    def __init__(self, index: int, done: Any) -> None:
+        self._index = index
+        self._done = done
+
+    def __call__(self, result: v2.Status) -> None:
+        self._done(self._index, result)
+
+
+class _Receive:
+    """One ReceiveMessage that waits for the broker's answer."""
+
+    def __init__(
+        self,
+        receiving: Receiving,
+        call: Call,
+        client: Client,
+        request: rpc.ReceiveMessageRequest,
+        topic: str,
+        group_name: str,
+        place: BrokerTopic,
+        group: Group | None,
+    ) -> None:
+        self._receiving = receiving
+        self._call = call
+        self._client = client
+        self._request = request
+        self._topic = topic
+        self._group_name = group_name
+        self._place = place
+        self._attempts = group.retry_max_times + 1 if group else ATTEMPTS_OF_NO_GROUP
+
+    def answered(self, header: Header | None, body: bytes) -> None:
+        now = self._receiving._clock.now_ms()
+        if header is None or header.code in _NOTHING:
+            end_receive(self._call, status(v2.MESSAGE_NOT_FOUND, "no new message"), now)
+        elif header.code == codes.POLLING_FULL:
+            end_receive(self._call, status(v2.TOO_MANY_REQUESTS, "polling full"), now)
+        elif header.code != codes.SUCCESS:
+            end_receive(self._call, of_remoting(header.code, header.remark).status, now)
+        else:
+            self._deliver(header.ext or {}, body, now)
+
+    def _deliver(self, ext: dict[str, Any], body: bytes, now: int) -> None:
+        receiving, call, client = self._receiving, self._call, self._client
+        messages = [m for m in map(self._popped(ext), split_records(body)) if m is not None]
+        wanted = [m for m in messages if self._wants(*m)]
+        if call.ended:
+            for _, receipt in wanted:
+                receiving.release(client, self._group_name, self._topic, receipt)
+            return
+        if not wanted:
+            end_receive(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), now)
+            return
+        call.send(rpc.ReceiveMessageResponse(status=status()))
+        for record, receipt in wanted:
+            message = convert.delivered(record, self._topic, receipt.text(), now)
+            if self._request.auto_renew:
+                inflight = Inflight(client, self._group_name, self._topic, receipt, now)
+                receiving.renewals.add(message.system_properties.message_id, inflight)
+            call.send(rpc.ReceiveMessageResponse(message=message))
+        _end_with_time(call, now)
+
+    def _popped(self, ext: dict[str, Any]) -> Any:
+        starts = {}
+        for entry in str(ext.get("startOffsetInfo", "")).split(";"):
+            flag, queue_id, start = [*entry.split(" "), "", "", ""][:3]
+            starts[flag, queue_id] = start
+        pop_ms, invisible_ms = int(ext["popTime"]), int(ext["invisibleTime"])
+        revive_queue = int(ext["reviveQid"])
+        broker_name = self._place.broker_name
+
+        def popped(data: bytes) -> tuple[Record, Receipt] | None:
+            try:
+                record = decode_record(data)
+            except RecordError:
+                return None
+            check_point = find_property(record.properties, b"POP_CK")
+            if check_point is not None and record.topic == self._topic:
+                handle = parse_handle(check_point.decode())
+            else:
+                flag = retry_flag(record.topic)
+                start = int(starts.get((flag, str(record.queue_id))) or record.queue_offset)
+                handle = Handle(
+                    start,
+                    pop_ms,
+                    invisible_ms,
+                    revive_queue,
+                    flag,
+                    broker_name,
+                    record.queue_id,
+                    record.queue_offset,
+                )
+            return record, Receipt(handle, record.physical_offset)
+
+        return popped
+
+    def _wants(self, record: Record, receipt: Receipt) -> bool:
+        """Drop what only has the hash of a wanted tag, and what was tried too often."""
+        receiving, client = self._receiving, self._client
+        expression = self._request.filter_expression
+        if expression.type != v2.SQL and expression.expression not in ("", "*"):
+            tag = (find_property(record.properties, b"TAGS") or b"").decode("utf-8", "replace")
+            if tag not in map(str.strip, expression.expression.split("||")):
+                receiving._ack(client, self._group_name, self._topic, receipt, None)
+                return False
+        if record.reconsume_times >= self._attempts:
+            message_id = (find_property(record.properties, b"UNIQ_KEY") or b"").decode()
+            receiving.dead_letter(
+                client, self._group_name, self._topic, message_id, receipt, lambda result: None
+            )
+            return False
+        return True
+
+
+def end_receive(call: Call, result: v2.Status, now_ms: int) -> None:
+    """A receive without messages: why, and when."""
+    call.send(rpc.ReceiveMessageResponse(status=result))
+    _end_with_time(call, now_ms)
+
+
+def _end_with_time(call: Call, now_ms: int) -> None:
+    last = rpc.ReceiveMessageResponse()
+    convert.set_time(last.delivery_timestamp, now_ms)
+    call.send(last)
+    call.end()
+
+
+def _readable(places: list[BrokerTopic], broker_name: str, topic: str) -> BrokerTopic:
+    if not places:
+        raise Refusal(v2.TOPIC_NOT_FOUND, f"topic {topic} does not exist")
+    readable = [p for p in places if p.topic.readable and p.topic.read_queues > 0]
+    if not readable:
+        raise Refusal(v2.FORBIDDEN, "no readable queue")
+    return next((p for p in readable if p.broker_name == broker_name), readable[0])
+
+
+def _result(header: Header | None, text: str) -> v2.Status:
+    if header is not None and header.code == codes.SUCCESS:
+        return status()
+    refusal = of_remoting(header.code if header else -1, header.remark if header else None)
+    return status(refusal.code, refusal.text or text)
+
+
+def _changed(receipt: Receipt, header: Header | None) -> Receipt | None:
+    """The receipt after a change of the invisible time."""
+    if header is None or header.code != codes.SUCCESS:
+        return None
+    ext, old = header.ext or {}, receipt.handle
+    handle = Handle(
+        old.offset,
+        int(ext.get("popTime", 0)),
+        int(ext.get("invisibleTime", 0)),
+        int(ext.get("reviveQid", old.revive_queue)),
+        old.retry_flag,
+        old.broker_name,
+        old.queue_id,
+        old.offset,
+    )
+    return Receipt(handle, receipt.physical_offset)

@@ -1,0 +1,224 @@
+"""The table of the service's methods: each RPC, what it reads, who answers it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from firearrow.codec.record import decode_record
+from firearrow.model.clock import Clock
+from firearrow.model.group import Group
+from firearrow.protocol.grpc.calls import Call, Inbox, Method
+from firearrow.protocol.grpc.pb import definition_pb2 as v2
+from firearrow.protocol.grpc.pb import service_pb2 as rpc
+from firearrow.protocol.remoting.command import Answer, NoFields, Request
+from firearrow.protocol.remoting.requests import CHECK_TRANSACTION_STATE
+from firearrow.protocol.remoting.session import Route
+from firearrow.proxy import checks, convert, topics
+from firearrow.proxy.backend import Backend, BrokerTopic
+from firearrow.proxy.clients import CONSUMERS, Client, Clients
+from firearrow.proxy.receiving import Receiving, end_receive
+from firearrow.proxy.refusal import Refusal, status
+from firearrow.proxy.sending import Sending, SendingSettings, Transaction
+from firearrow.proxy.settings import Telemetry, TelemetrySettings
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "/apache.rocketmq.v2.MessagingService/"
+
+
+class ProxySettings(SendingSettings, TelemetrySettings, Protocol):
+    """Every setting that the proxy reads."""
+
+
+class CheckTransaction(NoFields):
+    """CHECK_TRANSACTION_STATE (39), from a broker."""
+
+    tran_state_table_offset: int
+    commit_log_offset: int
+    bname: str = ""
+
+
+class Proxy:
+    """The service over some brokers."""
+
+    def __init__(self, settings: ProxySettings, backend: Backend, clock: Clock) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._clock = clock
+        self.clients = Clients(backend, clock)
+        self.clients.routes_of = self._routes_of
+        self._sending = Sending(self.clients, backend, clock, settings)
+        self._receiving = Receiving(self.clients, backend, clock)
+
+    def start(self) -> None:
+        self.clients.start()
+        self._receiving.renewals.start()
+
+    def stop(self) -> None:
+        self.clients.stop()
+        self._receiving.renewals.stop()
+
+    def methods(self) -> dict[str, Method]:
+        """By path."""
+        sending, receiving = self._sending, self._receiving
+        unary: dict[str, tuple[Any, Any, Callable[[Call, Any], None]]] = {
+            "QueryRoute": (rpc.QueryRouteRequest, rpc.QueryRouteResponse, self._query_route),
+            "Heartbeat": (rpc.HeartbeatRequest, rpc.HeartbeatResponse, self._heartbeat),
+            "SendMessage": (rpc.SendMessageRequest, rpc.SendMessageResponse, sending.send),
+            "QueryAssignment": (
+                rpc.QueryAssignmentRequest,
+                rpc.QueryAssignmentResponse,
+                self._query_assignment,
+            ),
+            "AckMessage": (rpc.AckMessageRequest, rpc.AckMessageResponse, receiving.ack),
+            "ForwardMessageToDeadLetterQueue": (
+                rpc.ForwardMessageToDeadLetterQueueRequest,
+                rpc.ForwardMessageToDeadLetterQueueResponse,
+                receiving.forward,
+            ),
+            "EndTransaction": (
+                rpc.EndTransactionRequest,
+                rpc.EndTransactionResponse,
+                sending.end_transaction,
+            ),
+            "NotifyClientTermination": (
+                rpc.NotifyClientTerminationRequest,
+                rpc.NotifyClientTerminationResponse,
+                self._terminate,
+            ),
+            "ChangeInvisibleDuration": (
+                rpc.ChangeInvisibleDurationRequest,
+                rpc.ChangeInvisibleDurationResponse,
+                receiving.change_invisible,
+            ),
+            "RecallMessage": (
+                rpc.RecallMessageRequest,
+                rpc.RecallMessageResponse,
+                sending.recall,
+            ),
+        }
+        table = {
+            SERVICE + name: Method(request.FromString, _answering(handler, response))
+            for name, (request, response, handler) in unary.items()
+        }
+        table[SERVICE + "ReceiveMessage"] = Method(
+            rpc.ReceiveMessageRequest.FromString, self._receive
+        )
+        table[SERVICE + "Telemetry"] = Method(
+            rpc.TelemetryCommand.FromString, begin=self._open_telemetry
+        )
+        return table
+
+    # -- streams
+
+    def _open_telemetry(self, call: Call) -> Inbox:
+        return Telemetry(call, self.clients, self._backend, self._settings)
+
+    def _receive(self, call: Call, request: rpc.ReceiveMessageRequest) -> None:
+        try:
+            self._receiving.receive(call, request)
+        except Refusal as refusal:
+            end_receive(call, refusal.status, self._clock.now_ms())
+
+    # -- routes
+
+    def _query_route(self, call: Call, request: rpc.QueryRouteRequest) -> None:
+        self.clients.of(call)
+        name = checks.topic_name(request.topic)
+        endpoints = topics.endpoints_for(request.endpoints, call.local)
+
+        def found(places: list[BrokerTopic]) -> None:
+            if not places:
+                missing = status(v2.TOPIC_NOT_FOUND, f"No topic route info for the topic: {name}")
+                call.answer(rpc.QueryRouteResponse(status=missing))
+                return
+            response = rpc.QueryRouteResponse(status=status())
+            for place in places:
+                response.message_queues.extend(topics.queues(place, request.topic, endpoints))
+            call.answer(response)
+
+        self._backend.topic(name, found)
+
+    def _query_assignment(self, call: Call, request: rpc.QueryAssignmentRequest) -> None:
+        self.clients.of(call)
+        name = checks.topic_name(request.topic)
+        group_name = checks.group_name(request.group)
+        endpoints = topics.endpoints_for(request.endpoints, call.local)
+
+        def found(places: list[BrokerTopic], group: Group | None) -> None:
+            if not places:
+                missing = status(v2.TOPIC_NOT_FOUND, f"No topic route info for the topic: {name}")
+                call.answer(rpc.QueryAssignmentResponse(status=missing))
+                return
+            fifo = group is not None and group.consume_message_orderly
+            response = rpc.QueryAssignmentResponse(status=status())
+            for place in places:
+                response.assignments.extend(
+                    topics.assignments(place, request.topic, endpoints, fifo=fifo)
+                )
+            if not response.assignments:
+                response.status.CopyFrom(status(v2.FORBIDDEN, "no readable queue"))
+            call.answer(response)
+
+        self._backend.topic(
+            name,
+            lambda places: self._backend.group(group_name, lambda group: found(places, group)),
+        )
+
+    # -- clients
+
+    def _heartbeat(self, call: Call, request: rpc.HeartbeatRequest) -> None:
+        client = self.clients.registered(call)
+        if client.type in CONSUMERS:
+            checks.group_name(request.group)
+        elif client.type != v2.PRODUCER:
+            raise Refusal(v2.UNRECOGNIZED_CLIENT_TYPE, v2.ClientType.Name(client.type))
+        self.clients.register(client)
+        call.answer(rpc.HeartbeatResponse(status=status()))
+
+    def _terminate(self, call: Call, request: rpc.NotifyClientTerminationRequest) -> None:
+        client = self.clients.registered(call)
+        if client.type in CONSUMERS:
+            checks.group_name(request.group)
+        self.clients.remove(client)
+        call.answer(rpc.NotifyClientTerminationResponse(status=status()))
+
+    def _routes_of(self, client: Client) -> Mapping[int, Route]:
+        """What brokers may ask of a client."""
+
+        def check(request: Request[CheckTransaction]) -> Answer:
+            fields, record = request.fields, decode_record(request.body)
+            message = convert.delivered(record, record.topic, None, self._clock.now_ms())
+            unique_key = message.system_properties.message_id
+            transaction = Transaction(
+                fields.bname or self._backend.broker_names()[0],
+                fields.tran_state_table_offset,
+                fields.commit_log_offset,
+                unique_key,
+            )
+            command = rpc.TelemetryCommand()
+            orphan = command.recover_orphaned_transaction_command
+            orphan.message.CopyFrom(message)
+            orphan.transaction_id = transaction.text()
+            if not client.command(command):
+                log.info(
+                    "client %s has no stream to be asked about %s", client.client_id, unique_key
+                )
+            return None
+
+        code = CHECK_TRANSACTION_STATE
+        return {code: Route("CHECK_TRANSACTION_STATE", CheckTransaction, check)}
+
+
+def _answering(handler: Callable[[Call, Any], None], response: Any) -> Callable[[Call, Any], None]:
+    """A refusal is an ordinary response with its status."""
+
+    def answer(call: Call, request: Any) -> None:
+        try:
+            handler(call, request)
+        except Refusal as refusal:
+            call.answer(response(status=refusal.status))
+
+    return answer

@@ -1,0 +1,142 @@
+"""Telemetry: the settings a client sends, what it gets back, and commands to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from firearrow.model.group import Group
+from firearrow.protocol.grpc import calls
+from firearrow.protocol.grpc.calls import Call
+from firearrow.protocol.grpc.pb import definition_pb2 as v2
+from firearrow.protocol.grpc.pb import service_pb2 as rpc
+from firearrow.proxy import checks
+from firearrow.proxy.backend import Backend
+from firearrow.proxy.clients import CONSUMERS, Client, Clients
+from firearrow.proxy.convert import set_time
+from firearrow.proxy.refusal import Refusal, status
+
+PRODUCER_ATTEMPTS: Final = 3
+PRODUCER_BACKOFF_MS: Final = (10, 1000, 2.0)  # initial, max, multiplier
+RETRIES: Final = 16  # of a group that does not exist yet
+LEVELS_S: Final = (1, 5, 10, 30, *range(60, 601, 60), 1200, 1800, 3600, 7200)
+RECEIVE_BATCH: Final = 32
+POLLING_S_MAX: Final = 20
+LITE_QUOTA: Final = 2000
+LITE_TOPIC_BYTES_MAX: Final = 64
+
+
+class TelemetrySettings(Protocol):
+    max_message_size: int
+
+
+class Telemetry:
+    """One Telemetry stream; see ``calls.Inbox``."""
+
+    def __init__(
+        self, call: Call, clients: Clients, backend: Backend, settings: TelemetrySettings
+    ) -> None:
+        self._call = call
+        self._clients = clients
+        self._backend = backend
+        self._settings = settings
+
+    def received(self, message: Any) -> None:
+        command: rpc.TelemetryCommand = message
+        if command.WhichOneof("command") != "settings":
+            return  # answers to commands of ours, for which nobody waits yet
+        try:
+            client = self._clients.of(self._call)
+        except Refusal as refusal:
+            self._call.send(rpc.TelemetryCommand(status=refusal.status))
+            self._call.end()
+            return
+        try:
+            self._take(client, command.settings)
+        except Refusal as refusal:
+            self._call.end(calls.INVALID_ARGUMENT, refusal.text)
+
+    def half_closed(self) -> None:
+        self._call.end()
+
+    def _take(self, client: Client, settings: v2.Settings) -> None:
+        if not settings.HasField("publishing") and not settings.HasField("subscription"):
+            raise Refusal(v2.BAD_REQUEST, "there is no publishing or subscription data in settings")
+        if settings.HasField("publishing"):
+            for topic in settings.publishing.topics:
+                checks.topic_name(topic)
+        else:
+            checks.group_name(settings.subscription.group)
+            if settings.client_type not in CONSUMERS:
+                raise Refusal(v2.UNRECOGNIZED_CLIENT_TYPE, v2.ClientType.Name(settings.client_type))
+        client.settings = settings
+        client.stream = self._call
+        self._clients.register(client)
+        merged = v2.Settings()
+        merged.CopyFrom(settings)
+        merge(self._backend, merged, self._settings.max_message_size, self._answer)
+
+    def _answer(self, merged: v2.Settings) -> None:
+        self._call.send(rpc.TelemetryCommand(status=status(), settings=merged))
+
+
+def merge(
+    backend: Backend, settings: v2.Settings, body_bytes: int, done: Callable[[v2.Settings], None]
+) -> None:
+    """Fill in what the server decides (``GrpcClientSettingsManager``)."""
+    settings.metric.on = False
+    if settings.HasField("publishing"):
+        _merge_producer(settings, body_bytes)
+        done(settings)
+        return
+
+    def with_group(group: Group | None) -> None:
+        merge_consumer(settings, group)
+        done(settings)
+
+    backend.group(settings.subscription.group.name, with_group)
+
+
+def _merge_producer(settings: v2.Settings, body_bytes: int) -> None:
+    initial_ms, max_ms, multiplier = PRODUCER_BACKOFF_MS
+    settings.backoff_policy.max_attempts = PRODUCER_ATTEMPTS
+    backoff = settings.backoff_policy.exponential_backoff
+    set_time(backoff.initial, int(initial_ms))
+    set_time(backoff.max, int(max_ms))
+    backoff.multiplier = multiplier
+    settings.publishing.max_body_size = body_bytes
+    settings.publishing.validate_message_type = True
+
+
+def merge_consumer(settings: v2.Settings, group: Group | None) -> None:
+    """A group's own values; what the client sent stays where there is no group yet."""
+    policy = settings.backoff_policy
+    if group is not None or not policy.max_attempts:
+        policy.max_attempts = (group.retry_max_times if group else RETRIES) + 1
+    if group is not None or policy.WhichOneof("strategy") is None:
+        set_backoff(policy, group.retry_policy if group else {})
+    subscription = settings.subscription
+    if group is not None or not subscription.HasField("fifo"):
+        subscription.fifo = group.consume_message_orderly if group else False
+    if group is not None or not subscription.receive_batch_size:
+        subscription.receive_batch_size = RECEIVE_BATCH
+    if group is not None or not subscription.HasField("long_polling_timeout"):
+        set_time(subscription.long_polling_timeout, POLLING_S_MAX * 1000)
+    subscription.lite_subscription_quota = LITE_QUOTA
+    subscription.max_lite_topic_size = LITE_TOPIC_BYTES_MAX
+
+
+def set_backoff(policy: v2.RetryPolicy, group_policy: dict[str, Any]) -> None:
+    """From a group's retry policy (``GroupRetryPolicy``); its times are in ms."""
+    if group_policy.get("type") == "EXPONENTIAL":
+        given = group_policy.get("exponentialRetryPolicy") or {}
+        backoff = policy.exponential_backoff
+        set_time(backoff.initial, int(given.get("initial", 5000)))
+        set_time(backoff.max, int(given.get("max", 7_200_000)))
+        backoff.multiplier = float(given.get("multiplier", 2))
+        return
+    given = group_policy.get("customizedRetryPolicy") or {}
+    times = given.get("next") or [seconds * 1000 for seconds in LEVELS_S]
+    policy.customized_backoff.ClearField("next")
+    for time_ms in times:
+        set_time(policy.customized_backoff.next.add(), int(time_ms))
