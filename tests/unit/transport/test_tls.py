@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -71,12 +70,6 @@ def test_settings_that_cannot_work_say_which(policy: TlsPolicy, said: str) -> No
 def test_disabled_and_without_certificate_there_is_no_context() -> None:
     assert server_context(TlsPolicy()) is None
     assert server_context(TlsPolicy(mode=TlsMode.DISABLED, test_certificate=True)) is None
-
-
-def test_the_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(TlsConfigError, match=r"pip install \"firearrow\[tls-test\]\""):
-        server_context(TlsPolicy(test_certificate=True))
 
 
 def test_a_client_with_a_trust_file_verifies(tmp_path: Path) -> None:
