@@ -14,8 +14,10 @@ from firearrow.features.filter.room import FilterRoom
 from firearrow.features.pop.room import PopRoom
 from firearrow.features.reply import ReplyRoom
 from firearrow.features.retry import RetryRoom
+from firearrow.features.time_to_live import TimeToLiveRoom
 from firearrow.features.timer.due import precision_ms
 from firearrow.features.timer.room import TimerRoom
+from firearrow.features.topic_retention import TopicRetentionRoom
 from firearrow.features.transaction import TransactionRoom
 from firearrow.model import names
 from firearrow.model.background import Background
@@ -81,8 +83,12 @@ def assemble(
         settings, core.writer, core.topics, core.members, clock, core.stats, core.store_host
     )
     pop = PopRoom(settings, core, timer.clockwork.delivered_until)
-    # A half message is not delayed: its commit is.
-    return Broker(core, retry, [retry, transaction, delay, timer, pop, reply, filters])
+    retention = TopicRetentionRoom(settings, store, core.topics, clock)
+    lifetime = TimeToLiveRoom(store, core.topics, clock)
+    # What looks at a message's topic comes before what takes the message aside, and a half message
+    # is not delayed: its commit is.
+    first = [lifetime, retry, transaction, delay, timer]
+    return Broker(core, retry, [*first, pop, reply, filters, retention])
 
 
 class _ProxysBroker:

@@ -170,7 +170,14 @@ class Broker:
     def _admin_handlers(self) -> dict[int, Handler]:
         core = self.core
         address = f"{core.address[0]}:{core.address[1]}"
-        topics = TopicAdmin(core.settings, core.topics, core.offsets, core.store, address)
+        attributes = {
+            key: attribute
+            for room in self._rooms
+            for key, attribute in room.topic_attributes.items()
+        }
+        topics = TopicAdmin(
+            core.settings, core.topics, core.offsets, core.store, address, attributes
+        )
         groups = GroupAdmin(core.groups, core.offsets)
         consumption = ConsumptionAdmin(
             core.settings,

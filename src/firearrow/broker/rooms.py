@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from firearrow.broker.admin.attributes import Attribute
 from firearrow.model.message import Message
 from firearrow.protocol.remoting.session import Route
 from firearrow.store.api import Put
@@ -18,6 +19,14 @@ class Room(Protocol):
     # not even that (``tails``): what depends on anything else cannot be decided here.
     @property
     def marks(self) -> tuple[bytes, ...]: ...
+
+    # Whether ``before_store`` is also called for messages of a batch, which it must not change.
+    @property
+    def in_batches(self) -> bool: ...
+
+    # Attributes of topics that the room understands, so that operators can set them.
+    @property
+    def topic_attributes(self) -> Mapping[str, Attribute]: ...
 
     def routes(self) -> Mapping[int, Route]:
         """The request codes that the room answers."""
@@ -35,6 +44,8 @@ class BaseRoom:
     """A room that does nothing."""
 
     marks: tuple[bytes, ...] = ()
+    in_batches: bool = False
+    topic_attributes: Mapping[str, Attribute] = {}
 
     def routes(self) -> Mapping[int, Route]:
         return {}

@@ -60,6 +60,9 @@ class Topics:
         self.version = DataVersion()
         self.changed: Callable[[list[Topic]], None] = lambda topics: None
         self._to_announce: dict[str, Topic] | None = None
+        # The few topics with attributes, and the rooms that hear of every change of them.
+        self.attributed: dict[str, Topic] = {}
+        self.attribute_listeners: list[Callable[[str], None]] = []
 
     def load(self) -> None:
         """Read the file, then add what every broker has."""
@@ -93,9 +96,26 @@ class Topics:
             self.plain.pop(topic.name, None)
         else:
             self.plain[topic.name] = topic
+        if topic.attributes or topic.name in self.attributed:
+            self._note_attributes(topic.name, topic)
+
+    def _note_attributes(self, name: str, topic: Topic | None) -> None:
+        if topic is not None and topic.attributes:
+            self.attributed[name] = topic
+        else:
+            del self.attributed[name]
+        for listener in self.attribute_listeners:
+            listener(name)
+
+    def number(self, name: str, key: str) -> int:
+        """A topic's attribute that is a number; 0 when it is not set."""
+        topic = self.attributed.get(name)
+        return 0 if topic is None else int(topic.attributes.get(key, 0))
 
     def _forget(self, name: str) -> bool:
         self.plain.pop(name, None)
+        if name in self.attributed:
+            self._note_attributes(name, None)
         return self.table.pop(name, None) is not None
 
     def _built_in(self) -> Iterator[Topic]:

@@ -19,9 +19,14 @@ class Writer:
         self._store = store
         self._hooks: tuple[tuple[bytes, Hook], ...] = ()
         self._marks: frozenset[bytes] = frozenset()
+        self._batch_hooks: tuple[tuple[bytes, Hook], ...] = ()
 
     def use(self, rooms: Iterable[Room]) -> None:
+        rooms = tuple(rooms)
         self._hooks = tuple((mark, room.before_store) for room in rooms for mark in room.marks)
+        self._batch_hooks = tuple(
+            (mark, room.before_store) for room in rooms if room.in_batches for mark in room.marks
+        )
         self._marks = frozenset(mark.removesuffix(b"\x01") for mark, _ in self._hooks)
 
     def marked(self, properties: bytes) -> bool:
@@ -45,4 +50,7 @@ class Writer:
         for message in messages:
             if message.sys_flag & SYS_TRANSACTION_MASK or b"DELAY\x01" in message.properties:
                 return Put(PutStatus.MESSAGE_ILLEGAL, "a batch carries no delayed or half messages")
+            for mark, hook in self._batch_hooks:
+                if mark in message.properties:
+                    hook(message)
         return self._store.append_batch(messages)

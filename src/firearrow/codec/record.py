@@ -169,6 +169,13 @@ def encode_record(record: Record) -> bytes:
     return head + tail
 
 
+def record_store_time(data: bytes) -> int:
+    """The store timestamp (ms) of a whole record, without reading the rest."""
+    (sys_flag,) = _I4.unpack_from(data, SYS_FLAG_AT)
+    stored: int = _I8.unpack_from(data, 68 if sys_flag & SYS_BORN_HOST_V6 else 56)[0]
+    return stored
+
+
 def record_properties(data: bytes) -> bytes:
     """The properties of a whole record that is known to be one, without reading the rest."""
     (sys_flag,) = _I4.unpack_from(data, SYS_FLAG_AT)

@@ -89,6 +89,8 @@ class DiskUsage(msgspec.Struct, frozen=True):
 # (topic, queue id, offset behind the entry, tags code, physical offset, record size)
 Arrival = Callable[[str, int, int, int, int, int], None]
 RecordMatch = Callable[[bytes], bool]  # whole record -> deliver it?
+# topic -> which of its records are hidden; None when none is
+HidingRule = Callable[[str], RecordMatch | None]
 
 
 class Store(Protocol):
@@ -170,6 +172,13 @@ class Store(Protocol):
     # -- administration
     def delete_topic(self, topic: str) -> None:
         """Drop the topic's consume queues; the log keeps its bytes until retention."""
+
+    def raise_min_offset(self, topic: str, queue_id: int, offset: int) -> None:
+        """Make the queue's messages before ``offset`` unreadable for good; the log keeps its bytes
+        until retention."""
+
+    def hide(self, rule: HidingRule | None) -> None:
+        """From now on ``read`` passes over the records that ``rule(topic)`` says are hidden."""
 
     def delete_expired(self) -> None:
         """Run retention now (DELETE_EXPIRED_COMMITLOG)."""

@@ -27,6 +27,7 @@ from firearrow.store.api import (
     Arrival,
     DiskUsage,
     Entry,
+    HidingRule,
     Put,
     PutStatus,
     Read,
@@ -107,6 +108,7 @@ class FileStore:
         self._listeners: list[tuple[str | None, Arrival]] = []
         self._unflushed: deque[tuple[ConsumeQueue, int, int, int]] = deque()
         self._tags: dict[bytes, int] = {}
+        self._hidden: HidingRule | None = None
         self.last_timestamp = 0
         self._hot_bytes = _memory_bytes() * settings.access_message_in_memory_max_ratio // 100
         self.refusal = ""  # why nothing may be appended now
@@ -357,6 +359,8 @@ class FileStore:
         if offset > high:
             return Read(api.OFFSET_OVERFLOW_BADLY, high, low, high)
         settings = self.settings
+        if self._hidden is not None:
+            match = _visible(self._hidden(topic), match)
         if tags_codes is None and match is None:
             examined = min(max_messages, settings.max_transfer_count_on_message_in_memory)
         else:
@@ -549,6 +553,15 @@ class FileStore:
                 topic,
             )
 
+    def raise_min_offset(self, topic: str, queue_id: int, offset: int) -> None:
+        queue = self.table.get((topic, queue_id))
+        if queue is not None and offset > queue.min_offset:
+            queue.min_offset = min(offset, queue.max_offset)
+            self.files.delete_before(topic, queue_id, queue.min_offset)
+
+    def hide(self, rule: HidingRule | None) -> None:
+        self._hidden = rule
+
     def delete_expired(self) -> None:
         self.retention.run_now()
 
@@ -641,6 +654,15 @@ def _read_limits(settings: StoreSettings) -> tuple[tuple[int, int], tuple[int, i
             settings.max_transfer_count_on_message_in_disk,
         ),
     )
+
+
+def _visible(hidden: RecordMatch | None, match: RecordMatch | None) -> RecordMatch | None:
+    """``match``, for records that are not hidden."""
+    if hidden is None:
+        return match
+    if match is None:
+        return lambda record: not hidden(record)
+    return lambda record: not hidden(record) and match(record)
 
 
 def _with_address_bits(sys_flag: int, born_host: bytes, store_host: bytes) -> int:

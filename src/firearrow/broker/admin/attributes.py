@@ -18,27 +18,27 @@ class Attribute(NamedTuple):
     changeable: bool
 
 
-def _one_of(*values: str) -> Callable[[str], bool]:
+def one_of(*values: str) -> Callable[[str], bool]:
     return lambda value: value in values
 
 
 _whole = re.compile(r"-?[0-9]{1,19}").fullmatch
 
 
-def _number(low: int, high: int) -> Callable[[str], bool]:
+def number(low: int, high: int = (1 << 63) - 1) -> Callable[[str], bool]:
     return lambda value: _whole(value) is not None and low <= int(value) <= high
 
 
 TOPIC_ATTRIBUTES: Final = {
-    "queue.type": Attribute(_one_of("SimpleCQ", "BatchCQ"), changeable=False),
-    "cleanup.policy": Attribute(_one_of("DELETE", "COMPACTION"), changeable=False),
+    "queue.type": Attribute(one_of("SimpleCQ", "BatchCQ"), changeable=False),
+    "cleanup.policy": Attribute(one_of("DELETE", "COMPACTION"), changeable=False),
     "message.type": Attribute(
-        _one_of(
+        one_of(
             "NORMAL", "UNSPECIFIED", "FIFO", "DELAY", "TRANSACTION", "MIXED", "PRIORITY", "LITE"
         ),
         changeable=True,
     ),
-    "reserve.time": Attribute(_number(-1, (1 << 63) - 1), changeable=True),
+    "reserve.time": Attribute(number(-1), changeable=True),
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from firearrow.broker.admin.attributes import (
     TOPIC_ATTRIBUTES,
+    Attribute,
     AttributeChangeError,
     apply,
     parse,
@@ -42,12 +44,14 @@ class TopicAdmin:
         offsets: ConsumerOffsets,
         store: Store,
         address: str,
+        attributes: Mapping[str, Attribute],
     ) -> None:
         self._settings = settings
         self._topics = topics
         self._offsets = offsets
         self._store = store
         self._address = address
+        self._attributes = {**TOPIC_ATTRIBUTES, **attributes}
 
     def create(self, request: Request[CreateTopic]) -> Answer:
         """UPDATE_AND_CREATE_TOPIC (17)."""
@@ -89,7 +93,7 @@ class TopicAdmin:
                 attributes = apply(
                     existing.attributes if existing else {},
                     topic.attributes,
-                    TOPIC_ATTRIBUTES,
+                    self._attributes,
                     creating=existing is None,
                 )
             except AttributeChangeError as error:
