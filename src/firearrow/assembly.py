@@ -9,6 +9,7 @@ import msgspec
 
 from firearrow.broker.broker import Broker, Core
 from firearrow.config import BrokerSettings, as_properties
+from firearrow.features.dedup import DedupRoom
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
 from firearrow.features.filter.room import FilterRoom
 from firearrow.features.pop.room import PopRoom
@@ -84,10 +85,11 @@ def assemble(
     )
     pop = PopRoom(settings, core, timer.clockwork.delivered_until)
     retention = TopicRetentionRoom(settings, store, core.topics, clock)
+    dedup = DedupRoom(settings, store, core.writer, core.topics, clock)
     lifetime = TimeToLiveRoom(store, core.topics, clock)
     # What looks at a message's topic comes before what takes the message aside, and a half message
     # is not delayed: its commit is.
-    first = [lifetime, retry, transaction, delay, timer]
+    first = [dedup, lifetime, retry, transaction, delay, timer]
     return Broker(core, retry, [*first, pop, reply, filters, retention])
 
 

@@ -78,6 +78,9 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     transaction_op_batch_interval: int = 3000
     start_accept_send_request_time_stamp: int = 0
     enable_property_filter: bool = False
+    dedup_keys_max: Positive = (
+        1_000_000  # for all topics with dedup.window.ms; about 100 bytes each
+    )
     filter_data_clean_time_span: Positive = 24 * 3600 * 1000
     lite_pull_message_enable: bool = True
     reject_pull_consumer_enable: bool = False

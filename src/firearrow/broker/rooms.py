@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from firearrow.broker.admin.attributes import Attribute
 from firearrow.model.message import Message
 from firearrow.protocol.remoting.session import Route
 from firearrow.store.api import Put
+
+
+class Guard(Protocol):
+    """Stands before everything else that happens to the messages of one topic."""
+
+    def put(self, message: Message, store: Callable[[Message], Put]) -> Put:
+        """``store(message)``, or what was stored instead."""
+
+    def put_batch(self, messages: list[Message], store: Callable[[list[Message]], Put]) -> Put:
+        """The same for a batch. ``physical_offsets`` has an offset for each of ``messages``."""
 
 
 class Room(Protocol):

@@ -169,7 +169,10 @@ class Sender:
     ) -> Answer:
         if put.physical_offset < 0:
             return self._refused(put)
-        self._stats.stored(topic, 1, put.end - put.physical_offset)
+        if put.duplicate:
+            queue_id = put.queue_id
+        else:
+            self._stats.stored(topic, 1, put.end - put.physical_offset)
         identity = f"{put.physical_offset:016X}"
         if put.recall_handle:
             identity += f'","recallHandle":"{put.recall_handle}'
@@ -267,7 +270,8 @@ class Sender:
         put = self._writer.put_batch(messages)
         if put.physical_offset < 0:
             return self._refused(put)
-        self._stats.stored(topic.name, len(messages), put.end - put.physical_offset)
+        if not put.duplicate:
+            self._stats.stored(topic.name, len(messages), put.end - put.physical_offset)
         # The first one's host part stands in the response's template.
         identity = f",{self._host_hex}".join(f"{phy:016X}" for phy in put.physical_offsets)
         _, unique_key = self._complete(fields.properties or "")

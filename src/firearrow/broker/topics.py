@@ -60,6 +60,7 @@ class Topics:
         self.version = DataVersion()
         self.changed: Callable[[list[Topic]], None] = lambda topics: None
         self._to_announce: dict[str, Topic] | None = None
+        self._with_care: set[str] = set()
         # The few topics with attributes, and the rooms that hear of every change of them.
         self.attributed: dict[str, Topic] = {}
         self.attribute_listeners: list[Callable[[str], None]] = []
@@ -92,6 +93,7 @@ class Topics:
     def _set(self, topic: Topic) -> None:
         self.table[topic.name] = topic
         watched = topic.order or topic.name[:1] == "%"
+        watched = watched or topic.name in self._with_care
         if watched or topic.name in names.CLIENTS_MAY_NOT_SEND_TO:
             self.plain.pop(topic.name, None)
         else:
@@ -106,6 +108,13 @@ class Topics:
             del self.attributed[name]
         for listener in self.attribute_listeners:
             listener(name)
+
+    def treat_with_care(self, name: str, care: bool) -> None:
+        """Say whether every send to the topic has to go through the writer."""
+        (self._with_care.add if care else self._with_care.discard)(name)
+        topic = self.table.get(name)
+        if topic is not None:
+            self._set(topic)
 
     def number(self, name: str, key: str) -> int:
         """A topic's attribute that is a number; 0 when it is not set."""

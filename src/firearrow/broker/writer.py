@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from firearrow.broker.rooms import Room
+from firearrow.broker.rooms import Guard, Room
 from firearrow.codec.sysflags import SYS_TRANSACTION_MASK
 from firearrow.model.message import Message
 from firearrow.store.api import Put, PutStatus, Store
@@ -17,6 +17,7 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.guards: dict[str, Guard] = {}  # by topic
         self._hooks: tuple[tuple[bytes, Hook], ...] = ()
         self._marks: frozenset[bytes] = frozenset()
         self._batch_hooks: tuple[tuple[bytes, Hook], ...] = ()
@@ -34,6 +35,11 @@ class Writer:
         return not self._marks.isdisjoint(properties.replace(b"\x01", b"\x02").split(b"\x02"))
 
     def put(self, message: Message) -> Put:
+        """Store one message, or say why not."""
+        guard = self.guards.get(message.topic)
+        return self._put(message) if guard is None else guard.put(message, self._put)
+
+    def _put(self, message: Message) -> Put:
         properties = message.properties
         if not self.marked(properties):
             return self._store.append(message)
@@ -53,4 +59,7 @@ class Writer:
             for mark, hook in self._batch_hooks:
                 if mark in message.properties:
                     hook(message)
+        guard = self.guards.get(messages[0].topic)
+        if guard is not None:
+            return guard.put_batch(messages, self._store.append_batch)
         return self._store.append_batch(messages)

@@ -40,6 +40,8 @@ class Put(msgspec.Struct, gc=False):
     store_timestamp: int = 0
     physical_offsets: tuple[int, ...] = ()  # of every record of a batch
     recall_handle: str = ""  # of a timed message: what takes it back
+    duplicate: bool = False  # nothing was stored: what is told was stored before
+    queue_id: int = -1  # of a duplicate: where it was stored
 
 
 # Outcomes of a read: RocketMQ's names, which clients see as the remark (storage.md 3.10).
