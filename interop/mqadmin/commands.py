@@ -97,6 +97,11 @@ COMMANDS = [
     ),
     Command("cloneGroupOffset -s MqadminGroup -d MqadminSecond -t MqadminTopic -o true"),
     Command("consumerProgress -g MqadminSecond", "consumerProgress, cloned"),
+    Command("setConsumeMode -b {broker} -t MqadminTopic -g MqadminGroup -m POP -q 2"),
+    Command(
+        "setConsumeMode -b {broker} -t NoSuchTopic -g MqadminGroup -m POP",
+        "setConsumeMode, unknown",
+    ),
     Command("cleanUnusedTopic -b {broker}"),
     Command("cleanExpiredCQ -b {broker}"),
     Command("deleteExpiredCommitLog -b {broker}"),

@@ -8,12 +8,12 @@ short steps, so that a million open messages do not hold the loop.
 
 from __future__ import annotations
 
-import heapq
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from firearrow.broker.groups import Groups
 from firearrow.broker.offsets import ConsumerOffsets
@@ -32,6 +32,12 @@ log = logging.getLogger(__name__)
 
 REVIVE_GROUP: Final = names.SYSTEM_GROUP_PREFIX + "REVIVE_GROUP"
 SETTLE_MS: Final = 2000  # acknowledgements may come into the revive topic so much later
+# An acknowledgement without a check point is kept so long, and so many of them.
+EARLY_MS: Final = 10_000
+EARLY_MAX: Final = 100_000
+# The timer delivers again what it delivered in the last second before a kill.
+AGAIN_MS: Final = 5_000
+AGAIN_RECORDS_MAX: Final = 100_000
 RECORDS_A_STEP: Final = 32
 MESSAGES_A_STEP: Final = 64
 RETRY_QUEUES: Final = 1
@@ -57,66 +63,106 @@ class _Refused(Exception):  # noqa: N818
 class _Open:
     """A check point that is not settled."""
 
-    __slots__ = ("done", "offsets", "point", "revive_offset")
+    __slots__ = ("bits", "key", "point", "revive_offset")
 
-    def __init__(self, point: CheckPoint, revive_offset: int) -> None:
+    def __init__(self, point: CheckPoint, key: Key, revive_offset: int) -> None:
         self.point = point
+        self.key = key
         self.revive_offset = revive_offset
-        self.offsets = point.offsets  # those not acknowledged
-        self.done = False
+        self.bits = (1 << len(point.offsets)) - 1  # of the messages that are not acknowledged
+
+    def acknowledge(self, offsets: list[int]) -> None:
+        acked = set(offsets)
+        for index, offset in enumerate(self.point.offsets):
+            if offset in acked:
+                self.bits &= ~(1 << index)
+
+
+class _Early(NamedTuple):
+    """An acknowledgement whose check point did not come yet."""
+
+    until_ms: int  # after this time of the queue it is forgotten
+    key: Key
+    offsets: list[int]
 
 
 class _ReviveQueue:
-    """Reading state of one queue of the revive topic."""
+    """Reading state of one queue of the revive topic.
+
+    Check points are settled in the order in which they stand in the queue: so everything before
+    the committed place is over, and nothing behind it, whenever the broker is killed.
+    """
 
     def __init__(self, queue_id: int, begin: int) -> None:
         self.queue_id = queue_id
         self.next_offset = begin
-        self.settled = begin - 1  # everything up to here is over
         self.watermark_ms = 0  # what fell due before this was read
         self.by_key: dict[Key, _Open] = {}
         self.in_order: deque[_Open] = deque()
-        self.by_time: list[tuple[int, int, _Open]] = []  # a heap
+        self.early: deque[_Early] = deque()
+        # Settled before the start: the timer may deliver them once more after a kill.
+        self.over: set[Key] = set()
 
     def __len__(self) -> int:
-        return len(self.by_key)
+        return len(self.in_order)
 
-    def add(self, opened: _Open, key: Key) -> None:
-        self.by_key[key] = opened
-        self.in_order.append(opened)
-        heapq.heappush(self.by_time, (opened.point.revive_ms, opened.revive_offset, opened))
+    @property
+    def settled(self) -> int:
+        """The last offset before which everything is over, itself included."""
+        return (self.in_order[0].revive_offset if self.in_order else self.next_offset) - 1
 
-    def acknowledge(self, ack: Acknowledgement, key: Key) -> None:
+    def add(self, point: CheckPoint, key: Key, revive_offset: int) -> None:
+        known = self.by_key.get(key)
+        if key in self.over or (known is not None and known.point.offsets == point.offsets):
+            return  # delivered twice
+        opened = _Open(point, key, revive_offset)
+        for early in self.early:
+            if early.key == key:
+                opened.acknowledge(early.offsets)
+        if opened.bits:
+            self.by_key[key] = opened
+            self.in_order.append(opened)
+
+    def acknowledge(self, ack: Acknowledgement, key: Key, stored_ms: int) -> None:
         opened = self.by_key.get(key)
+        offsets = ack.all_offsets()
         if opened is None:
-            return  # settled already: too late, or a second time
-        acked = set(ack.all_offsets())
-        opened.offsets = [offset for offset in opened.offsets if offset not in acked]
-        if not opened.offsets:
-            self.finish(opened, key)
-
-    def finish(self, opened: _Open, key: Key) -> None:
-        opened.done = True
-        if self.by_key.get(key) is opened:
+            # Mostly too late or a second time; after a kill, perhaps before its check point.
+            if len(self.early) == EARLY_MAX:
+                self.early.popleft()
+            until_ms = max(self.watermark_ms, stored_ms) + EARLY_MS
+            self.early.append(_Early(until_ms, key, offsets))
+            return
+        opened.acknowledge(offsets)
+        if not opened.bits:
             del self.by_key[key]
+            self.drop_settled()
+
+    def drop_settled(self) -> None:
+        """Let go of check points at the head that have nothing open."""
         in_order = self.in_order
-        while in_order and in_order[0].done:
-            self.settled = in_order.popleft().revive_offset
-        if not in_order:
-            self.settled = self.next_offset - 1
+        while in_order and not in_order[0].bits:
+            opened = in_order.popleft()
+            if self.by_key.get(opened.key) is opened:
+                del self.by_key[opened.key]
+
+    def move_watermark(self, time_ms: int) -> None:
+        if time_ms > self.watermark_ms:
+            self.watermark_ms = time_ms
+            while self.early and self.early[0].until_ms < time_ms:
+                self.early.popleft()
 
     def due(self) -> _Open | None:
-        """The next check point whose time is over."""
-        by_time = self.by_time
-        while by_time and by_time[0][2].done:
-            heapq.heappop(by_time)
-        if by_time and self.watermark_ms - by_time[0][0] > SETTLE_MS:
-            return by_time[0][2]
+        """The next check point, where its time is over."""
+        if self.in_order:
+            opened = self.in_order[0]
+            if self.watermark_ms - opened.point.revive_ms > SETTLE_MS:
+                return opened
         return None
 
     def look_again_ms(self) -> int | None:
         """When the next one falls due."""
-        return self.by_time[0][0] + SETTLE_MS + 1 if self.by_time else None
+        return self.in_order[0].point.revive_ms + SETTLE_MS + 1 if self.in_order else None
 
 
 class Revive:
@@ -161,7 +207,8 @@ class Revive:
         for queue_id in range(topic.read_queues if topic else 0):
             settled = self._offsets.find(self._revive_topic, REVIVE_GROUP, queue_id)
             begin = 0 if settled is None else settled + 1
-            self._queues[queue_id] = _ReviveQueue(queue_id, begin)
+            self._queues[queue_id] = queue = _ReviveQueue(queue_id, begin)
+            self._remember_settled(queue)
         self._store.on_arrival(self._arrived, self._revive_topic)
         self._wake(0.0)
 
@@ -220,19 +267,17 @@ class Revive:
 
     def _step(self, queue: _ReviveQueue) -> bool:
         """Read a little, then settle a little; whether more can be done now."""
-        more = self._read(queue)
+        more = queue.due() is not None or self._read(queue)  # no more than can be settled
         if not more:
-            queue.watermark_ms = max(queue.watermark_ms, self._timed_until())
+            queue.move_watermark(self._timed_until())
         end = 0
         budget = MESSAGES_A_STEP
         try:
             while budget > 0 and (opened := queue.due()) is not None:
-                budget -= 1 + len(opened.offsets)
+                budget -= 1 + opened.bits.bit_count()
                 end = max(end, self._settle(opened))
-                queue.finish(opened, opened.point.key(self._settings.broker_name))
+                queue.drop_settled()
         finally:
-            if not queue.in_order:
-                queue.settled = queue.next_offset - 1
             if queue.settled > self._committed(queue):
                 self._store.when_durable(end, partial(self._commit, queue.queue_id, queue.settled))
         return more or budget <= 0
@@ -276,14 +321,33 @@ class Revive:
             return
         own_name = self._settings.broker_name
         if isinstance(found, Acknowledgement):
-            queue.acknowledge(found, found.key(own_name))
+            queue.acknowledge(found, found.key(own_name), record.store_timestamp)
         elif found is not None and found.topic is not None and found.group is not None:
-            opened = _Open(found, offset)
-            if opened.offsets:
-                queue.add(opened, found.key(own_name))
+            queue.add(found, found.key(own_name), offset)
         due_ms = checkpoints.deliver_ms(record)
         if due_ms:
-            queue.watermark_ms = max(queue.watermark_ms, min(due_ms, record.store_timestamp))
+            queue.move_watermark(min(due_ms, record.store_timestamp))
+
+    def _remember_settled(self, queue: _ReviveQueue) -> None:
+        """Read what was settled last: should the timer deliver it again, it stays settled."""
+        begin, newest_ms = queue.next_offset, 0
+        while begin > 0 and queue.next_offset - begin < AGAIN_RECORDS_MAX:
+            begin = max(0, begin - RECORDS_A_STEP)
+            for entry in self._store.entries(
+                self._revive_topic, queue.queue_id, begin, RECORDS_A_STEP
+            ):
+                data = self._store.record(entry.physical_offset)
+                if data is None or entry.offset >= queue.next_offset:
+                    continue
+                record = decode_record(data)
+                newest_ms = max(newest_ms, record.store_timestamp)
+                if record.store_timestamp < newest_ms - AGAIN_MS:
+                    begin = 0
+                    continue
+                with contextlib.suppress(ValueError):
+                    found = checkpoints.read(record)
+                    if isinstance(found, CheckPoint):
+                        queue.over.add(found.key(self._settings.broker_name))
 
     # -- settle
 
@@ -298,10 +362,12 @@ class Revive:
         assert point.group is not None
         end = 0
         if not self._wanted(point.topic, point.group):
-            return end
-        while opened.offsets:
-            end = max(end, self._give_again(point, point.topic, point.group, opened.offsets[0]))
-            del opened.offsets[0]
+            opened.bits = 0
+        offsets = point.offsets
+        while opened.bits:
+            first = (opened.bits & -opened.bits).bit_length() - 1
+            end = max(end, self._give_again(point, point.topic, point.group, offsets[first]))
+            opened.bits &= opened.bits - 1
         return end
 
     def _wanted(self, topic: str, group: str) -> bool:

@@ -1,0 +1,351 @@
+"""Popped messages across kills, restarts and clocks; and RocketMQ's known defects of pop."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.support.brokers import Connection, World
+from tests.support.popping import (
+    GROUP,
+    POP,
+    TOPIC,
+    Got,
+    ack,
+    batch_ack,
+    bodies,
+    change,
+    pop,
+    pop_fields,
+    produce,
+)
+
+from firearrow.codec.properties import parse_properties
+from firearrow.codec.record import decode_record
+from firearrow.config import BrokerSettings
+from firearrow.features.pop.checkpoints import CheckPoint, check_point_message
+from firearrow.model import codes
+from firearrow.model.clock import VirtualClock
+from firearrow.model.group import Group
+from firearrow.model.topic import Topic
+from firearrow.store.memory import MemoryDisk
+
+REVIVE = "rmq_sys_REVIVE_LOG_DefaultCluster"
+TIMER = "rmq_sys_wheel_timer"
+
+
+def in_memory() -> World:
+    """A broker whose disk is memory, so that it can be killed."""
+    clock = VirtualClock()
+    return World(Path("/store"), disk=MemoryDisk(clock), clock=clock)
+
+
+def killed(world: World) -> World:
+    """The broker again, as it finds its files after kill -9: nobody has tidied up, and nothing of
+    the one before runs on."""
+    disk = world.store.disk
+    assert isinstance(disk, MemoryDisk)
+    clock = VirtualClock(world.clock.now_ms())
+    disk.now_ms = clock.now_ms
+    disk.unlock()
+    return World(Path("/store"), disk=disk, clock=clock)
+
+
+def drain(world: World, client: Connection, seconds: int) -> list[Got]:
+    """Everything that a consumer gets that acknowledges at once, second by second."""
+    found: list[Got] = []
+    for _ in range(seconds):
+        while messages := pop(client):
+            found += messages
+            for message in messages:
+                assert ack(client, message).code == 0
+        world.clock.advance(1)
+    return found
+
+
+def test_a_kill_loses_no_open_message_and_brings_back_none_that_is_over() -> None:
+    world = in_memory()
+    client = world.connect()
+    produce(client, *(b"%d" % n for n in range(20)))
+    messages = pop(client)
+    for message in messages[:5]:
+        ack(client, message)
+    batch_ack(client, messages[5:10])
+    change(client, messages[10], 30_000)
+    again = killed(world)
+    client = again.connect()
+    assert pop(client) == []  # nobody gets what somebody has
+    again.clock.advance(8)
+    assert pop(client) == []
+    found = drain(again, client, 60)
+    assert sorted(bodies(found)) == sorted(b"%d" % n for n in range(10, 20))
+    assert all(message.record.reconsume_times == 1 for message in found)
+    again.stop()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_kills_at_any_time(seed: int) -> None:
+    """A random consumer with kills in between: everything comes, in its time, and what is
+    acknowledged is over."""
+    chance = random.Random(seed)
+    world = in_memory()
+    client = world.connect()
+    open_until: dict[bytes, int] = {}
+    over: set[bytes] = set()
+    mine: dict[bytes, Got] = {}
+    produce(client, b"0")
+    sent = 1
+    for _ in range(60):
+        action = chance.random()
+        if action < 0.3:
+            produce(client, b"%d" % sent, queue_id=chance.randrange(2))
+            sent += 1
+        elif action < 0.6:
+            for message in pop(client, invisibleTime=5000, maxMsgNums=chance.randint(1, 8)):
+                now = world.clock.now_ms()
+                assert message.body not in over, "acknowledged, and came again"
+                assert open_until.get(message.body, 0) <= now, "two owners at a time"
+                open_until[message.body] = now + 5000
+                mine[message.body] = message
+        elif action < 0.8 and mine:
+            message = mine.pop(chance.choice(list(mine)))
+            if world.clock.now_ms() < open_until[message.body]:
+                assert ack(client, message).code == codes.SUCCESS
+                over.add(message.body)
+        elif action < 0.9:
+            world.clock.advance(chance.choice((0.1, 1, 4)))
+        else:
+            world = killed(world)
+            client = world.connect()
+    rest = {message.body for message in drain(world, client, 30)}
+    world.stop()
+    assert rest.isdisjoint(over)
+    assert rest | over == {b"%d" % n for n in range(sent)}
+
+
+def test_a_restart_in_the_middle_of_everything(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    client = world.connect()
+    produce(client, *(b"%d" % n for n in range(4)))
+    messages = pop(client)
+    ack(client, messages[0])
+    world.stop()
+    world.clock.advance(60)
+    world = World(tmp_path, clock=world.clock)
+    client = world.connect()
+    ack(client, messages[1])  # its handle still counts, a moment before it is given again
+    assert sorted(bodies(drain(world, client, 20))) == [b"2", b"3"]
+    world.stop()
+
+
+def test_what_was_revived_is_not_revived_again_after_a_kill() -> None:
+    world = in_memory()
+    client = world.connect()
+    produce(client, *(b"%d" % n for n in range(10)))
+    pop(client)
+    world.clock.advance(14)
+    assert world.store.max_offset(f"%RETRY%{GROUP}_{TOPIC}", 0) == 10
+    again = killed(world)
+    again.clock.advance(30)
+    assert again.store.max_offset(f"%RETRY%{GROUP}_{TOPIC}", 0) == 10
+    again.stop()
+
+
+def test_with_synchronous_flush_what_is_answered_is_on_disk(tmp_path: Path) -> None:
+    settings = BrokerSettings()
+    settings.flush_disk_type = "SYNC_FLUSH"
+    world = World(tmp_path, settings)
+    client = world.connect()
+    client.send(310, {"a": "p", "b": TOPIC, "c": "TBW102", "d": 4, "e": 0, "f": 0, "g": 1, "h": 0})
+    world.clock.advance(0)
+    client.received()
+    world.background.eager = False
+    client.send(POP, pop_fields())
+    world.clock.advance(0)
+    assert client.received() == []
+    other = world.connect()
+    assert pop(other) == []  # it has an owner, though nobody knows yet
+    assert world.core.offsets.find(TOPIC, GROUP, 0) == 0
+    world.background.run()
+    world.clock.advance(0)
+    (answer,) = client.received()
+    assert answer.code == 0
+    assert world.core.offsets.find(TOPIC, GROUP, 0) == 1
+    world.background.eager = True
+    world.stop()
+
+
+def test_a_full_disk_while_messages_come_again(client: Connection, world: World) -> None:
+    produce(client, *(b"%d" % n for n in range(5)))
+    pop(client)
+    world.store.refuse("disk", "the disk is full")
+    world.clock.advance(20)
+    world.store.refuse("disk", "")
+    world.clock.advance(3)
+    assert bodies(pop(client)) == [b"%d" % n for n in range(5)]
+    world.clock.advance(8)
+    assert pop(client) == []
+
+
+def test_what_cannot_be_copied_now_is_tried_again_later(client: Connection, world: World) -> None:
+    produce(client, b"small", b"large" * 100)
+    pop(client)
+    world.settings.max_message_size = world.store.settings.max_message_size = 300
+    world.clock.advance(14)
+    (small,) = pop(client)
+    ack(client, small)
+    world.settings.max_message_size = world.store.settings.max_message_size = 3000
+    world.clock.advance(5)
+    assert pop(client) == []
+    world.clock.advance(10)  # 10 s after the first try
+    assert bodies(pop(client)) == [b"large" * 100]
+
+
+# -- what is on the disk
+
+
+def test_the_records_of_the_revive_topic(client: Connection, world: World) -> None:
+    produce(client, b"one", b"two", b"three", properties="TAGS\x01a\x02")
+    messages = pop(client, invisibleTime=60_000)
+    now = world.clock.now_ms()
+    ack(client, messages[1])
+    batch_ack(client, [messages[0], messages[2]])
+    point, single, batch = (
+        decode_record(world.store.record(entry.physical_offset) or b"")
+        for entry in world.store.entries(TIMER, 0, 0, 10)
+    )
+    base = {"c": GROUP, "pt": now, "q": 0, "so": 0, "t": TOPIC, "bn": "broker-a"}
+    assert msgspec.json.decode(point.body) == base | {
+        "bm": 0,
+        "d": [0, 1, 2],
+        "it": 60_000,
+        "n": 3,
+        "reviveTime": now + 60_000,
+        "ro": 0,
+    }
+    assert msgspec.json.decode(single.body) == base | {"ao": 1}
+    assert msgspec.json.decode(batch.body) == base | {"ao": -1, "aol": [0, 2]}
+    kept = ("TAGS", "TIMER_DELIVER_MS", "REAL_TOPIC", "REAL_QID", "UNIQ_KEY")
+    assert [
+        tuple(parse_properties(record.properties)[name] for name in kept)
+        for record in (point, single, batch)
+    ] == [
+        ("ck", f"{now + 59_000}", REVIVE, "0", f"{TOPIC}@0@0@{GROUP}@{now}@broker-a@ck"),
+        ("ack", f"{now + 60_000}", REVIVE, "0", f"{TOPIC}@0@1@{GROUP}@{now}@broker-a@ack"),
+        ("bAck", f"{now + 60_000}", REVIVE, "0", f"{TOPIC}@0@-1@{GROUP}@{now}@broker-a@ack"),
+    ]
+
+
+def test_revive_leaves_its_place_as_a_java_broker_does(client: Connection, world: World) -> None:
+    produce(client, b"one")
+    pop(client)
+    world.clock.advance(20)
+    # The last record that is over; a reader begins behind it.
+    assert world.core.offsets.find(REVIVE, "CID_RMQ_SYS_REVIVE_GROUP", 0) == 0
+
+
+def test_check_points_of_old_brokers_name_no_distances(client: Connection, world: World) -> None:
+    produce(client, *(b"%d" % n for n in range(4)))
+    world.core.groups.update(Group(name=GROUP))
+    world.core.offsets.commit(TOPIC, GROUP, 0, 4)
+    now = world.clock.now_ms()
+    point = CheckPoint(
+        broker_name="broker-a",
+        group=GROUP,
+        invisible_ms=5000,
+        count=2,
+        pop_ms=now,
+        queue_id=0,
+        start_offset=1,
+        topic=TOPIC,
+    )
+    world.core.writer.put(check_point_message(point, REVIVE, 3, world.core.store_host, now))
+    world.clock.advance(9)
+    assert bodies(pop(client)) == [b"1", b"2"]
+
+
+def test_messages_of_a_topic_or_group_that_is_gone_are_gone(
+    client: Connection, world: World
+) -> None:
+    produce(client, b"one")
+    produce(client, b"other", topic="other")
+    pop(client)
+    pop(client, "other", consumerGroup="leaver")
+    client.call(215, {"topic": TOPIC})
+    client.call(207, {"groupName": "leaver", "cleanOffset": "false"})
+    world.clock.advance(30)
+    assert world.store.max_offset(f"%RETRY%{GROUP}_{TOPIC}", 0) == 0
+    assert world.store.max_offset("%RETRY%leaver_other", 0) == 0
+
+
+# -- RocketMQ's defects: the number is that of its issue
+
+
+def test_7914_a_message_stored_after_the_pop_time_is_given_again(
+    client: Connection, world: World
+) -> None:
+    produce(client, b"work")
+    world.clock.jump_wall_clock(-60_000)
+    (message,) = pop(client)
+    assert int(message.handle.split(" ")[1]) < message.record.store_timestamp
+    world.clock.advance(20)
+    assert bodies(pop(client)) == [b"work"]
+
+
+def test_7914_random_acknowledgements_lose_nothing(client: Connection, world: World) -> None:
+    chance = random.Random(7914)
+    open_ones = set()
+    for round_ in range(20):
+        produce(client, *(b"%d-%d" % (round_, n) for n in range(chance.randrange(5))))
+        for message in pop(client):
+            if chance.random() < 0.5:
+                ack(client, message)
+            else:
+                open_ones.add(message.body)
+        world.clock.advance(chance.random())
+    assert {message.body for message in drain(world, client, 40)} >= open_ones
+
+
+def test_8835_an_incomplete_acknowledgement_doubles_nothing(
+    client: Connection, world: World
+) -> None:
+    produce(client, *(b"%d" % n for n in range(6)))
+    messages = pop(client)
+    world.clock.advance(9.5)  # late, and still in time
+    for message in messages[:3]:
+        ack(client, message)
+    batch_ack(client, messages[3:5])
+    assert bodies(drain(world, client, 30)) == [b"5"]
+
+
+def test_8835_an_acknowledgement_without_a_broker_name_counts(
+    client: Connection, world: World
+) -> None:
+    produce(client, b"one")
+    (message,) = pop(client)
+    fields = message.handle.split(" ")
+    fields[5] = ""
+    message.handle = " ".join(fields)
+    assert ack(client, message).code == codes.SUCCESS
+    assert drain(world, client, 30) == []
+
+
+def test_9105_light_queues_are_popped_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    client = world.connect()
+    topic, group = "%LMQ%light", "%LMQ%group"
+    world.core.topics.create(Topic(name=topic, read_queues=1, write_queues=1))
+    produce(client, *(b"%d" % n for n in range(6)), topic=topic)
+    seen = []
+    for _ in range(2):
+        seen += bodies(pop(client, topic, consumerGroup=group, maxMsgNums=2))
+        world.clock.advance(1)
+    world.stop()
+    world = World(tmp_path, clock=world.clock)
+    client = world.connect()
+    seen += bodies(pop(client, topic, consumerGroup=group, maxMsgNums=2))
+    assert seen == [b"%d" % n for n in range(6)]
+    assert pop(client, topic, consumerGroup=group) == []
+    world.stop()
