@@ -21,7 +21,7 @@ from firearrow.broker.writer import Writer
 from firearrow.codec.record import QUEUE_OFFSET_AT
 from firearrow.features.pop import checkpoints
 from firearrow.features.pop.checkpoints import CheckPoint
-from firearrow.features.pop.handles import ORDER_REVIVE_QUEUE, Handle, retry_flag
+from firearrow.features.pop.handles import NORMAL, ORDER_REVIVE_QUEUE, Handle, retry_flag
 from firearrow.features.pop.offsets import PopOffsets, Queue
 from firearrow.features.pop.order import Orders
 from firearrow.model import names
@@ -102,6 +102,9 @@ class Popped(msgspec.Struct, gc=False):
     end: int = 0  # the check points are safe once the log is, up to here
     refused: Put | None = None  # the store took no check point: messages stayed where they were
 
+    def has_retries_of_another(self, topic: str) -> bool:
+        return any(part.retry_flag != NORMAL and part.topic != topic for part in self.parts)
+
     def handle(self, part: Part, offset: int, broker_name: str) -> Handle:
         """The receipt handle of one message."""
         return Handle(
@@ -154,7 +157,10 @@ class Popper:
             self._pops += 1
         popped = Popped(self._clock.now_ms(), wanted.invisible_ms, revive_queue)
         for topic, queue_id in self._sources(wanted.topic, wanted.group, wanted.queue_id, wanted):
-            self._pop_queue(wanted, popped, topic, queue_id)
+            room = wanted.max_messages - popped.count
+            if topic is not wanted.topic and popped.has_retries_of_another(topic.name):
+                room = 0  # clients cannot tell the two kinds of retry topics apart
+            self._pop_queue(wanted, popped, topic, queue_id, room)
         return popped
 
     def _sources(
@@ -166,32 +172,40 @@ class Popper:
         if wanted is not None and wanted.order:
             yield from _queues(topic, queue_id, draw)
             return
-        retry = self._retry_topic(topic, group, draw)
+        retries = self._retry_topics(topic, group, draw)
         retry_first = draw < self._settings.pop_from_retry_probability
-        if retry_first and retry is not None:
-            yield from _queues(retry, -1, draw)
+        if retry_first:
+            for retry in retries:
+                yield from _queues(retry, -1, draw)
         yield from _queues(topic, queue_id, draw)
-        if not retry_first and retry is not None:
-            yield from _queues(retry, -1, draw)
+        if not retry_first:
+            for retry in retries:
+                yield from _queues(retry, -1, draw)
 
-    def _retry_topic(self, topic: Topic, group: str, draw: int) -> Topic | None:
-        """One retry topic a pop: an answer cannot tell those of both names apart."""
+    def _retry_topics(self, topic: Topic, group: str, draw: int) -> list[Topic]:
+        """Those that exist, of both kinds of names; which one goes first is drawn."""
         settings = self._settings
-        v2 = settings.enable_retry_topic_v2
-        if v2 and settings.retrieve_message_from_pop_retry_topic_v1 and draw % 2 == 0:
-            v2 = False
-        return self._topics.table.get(names.pop_retry_topic(group, topic.name, v2=v2))
+        kinds: tuple[bool, ...] = (False, True)
+        if settings.enable_retry_topic_v2:
+            kinds = (True,)
+            if settings.retrieve_message_from_pop_retry_topic_v1:
+                kinds = (False, True) if draw % 2 == 0 else (True, False)
+        found = [
+            self._topics.table.get(names.pop_retry_topic(group, topic.name, v2=v2)) for v2 in kinds
+        ]
+        return [retry for retry in found if retry is not None]
 
     # -- one queue
 
-    def _pop_queue(self, wanted: Pop, popped: Popped, topic: Topic, queue_id: int) -> None:
+    def _pop_queue(
+        self, wanted: Pop, popped: Popped, topic: Topic, queue_id: int, room: int
+    ) -> None:
         queue = (topic.name, wanted.group, queue_id)
         if self._offsets.take_reset(queue) is not None:
             self._orders.clear(queue)
         offset = self._offsets.begin(queue, from_min=wanted.from_min)
         if wanted.order and self._orders.blocked(queue, wanted.attempt_id, wanted.invisible_ms):
             return  # what waits here does not count: it must not wake anybody
-        room = wanted.max_messages - popped.count
         if room <= 0:
             popped.rest += max(0, self._store.max_offset(topic.name, queue_id) - offset)
             return
@@ -301,10 +315,8 @@ class Popper:
         """Whether a pop may find something: the offsets are compared, no message is read."""
         sources = [*_queues(topic, queue_id, 0)]
         if not order:
-            for v2 in (False, True):
-                retry = self._topics.table.get(names.pop_retry_topic(group, topic.name, v2=v2))
-                if retry is not None:
-                    sources += _queues(retry, -1, 0)
+            for retry in self._retry_topics(topic, group, 0):
+                sources += _queues(retry, -1, 0)
         for source, source_queue in sources:
             queue = (source.name, group, source_queue)
             if order and self._orders.blocked(queue, attempt_id, 0):
