@@ -44,7 +44,10 @@ class ConsumerOffsets:
                 self.committed[topic, group] = {int(q): int(o) for q, o in queues.items()}
         for note in self._store.config_notes(OFFSETS_FILE):
             topic, group, queue_id, offset = note
-            self.committed.setdefault((topic, group), {})[queue_id] = offset
+            if queue_id is None:
+                self.committed.pop((topic, group), None)
+            else:
+                self.committed.setdefault((topic, group), {})[queue_id] = offset
 
     def start(self) -> None:
         self._clock.call_later(self._settings.flush_consumer_offset_interval / 1000, self._tick)
@@ -157,7 +160,9 @@ class ConsumerOffsets:
 
     def _delete(self, keys: list[tuple[str, str]]) -> None:
         for key in keys:
-            self.committed.pop(key, None)
+            if self.committed.pop(key, None) is not None:
+                # After a kill, offsets that were noted must not count for a topic made anew.
+                self._store.note_config(OFFSETS_FILE, _encode((*key, None, None)))
             self.pulled.pop(key, None)
             self._resets.pop(key, None)
             self._dirty = True

@@ -125,6 +125,18 @@ def test_kills_at_any_time(seed: int) -> None:
     assert rest | over == {b"%d" % n for n in range(sent)}
 
 
+def test_offsets_of_a_topic_that_was_deleted_do_not_come_back_with_a_kill() -> None:
+    world = in_memory()
+    client = world.connect()
+    produce(client, *(b"%d" % n for n in range(10)))
+    pop(client)
+    client.call(215, {"topic": TOPIC})
+    world = killed(world)
+    fields = {"topic": TOPIC, "consumerGroup": GROUP, "queueId": 0, "setZeroIfNotFound": "false"}
+    assert world.connect().call(14, fields).code == codes.QUERY_NOT_FOUND
+    world.stop()
+
+
 def test_a_restart_in_the_middle_of_everything(tmp_path: Path) -> None:
     world = World(tmp_path)
     client = world.connect()
