@@ -143,7 +143,8 @@ def test_the_end_of_a_file_with_every_remainder(at: Harness, clean: bool) -> Non
     """The second record fits exactly when 8 bytes remain behind it; else a filler is there."""
     at.close()
     record_bytes = 91 + len("T") + len("body")
-    for remaining in range(8, record_bytes + 24):
+    step = 1 if at.kind == "memory" else 9  # syncing files takes its time
+    for remaining in range(8, record_bytes + 24, step):
         at.root = f"{at.root.rpartition('/')[0]}/r{remaining}"
         at.open(mapped_file_size_commit_log=4096)
         first = at.put("x" * (4096 - remaining - 92))

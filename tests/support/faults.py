@@ -26,7 +26,8 @@ class Stopped(BaseException):
 
 
 class Sigbus(BaseException):
-    """A mapped page without a block was written: on a full disk the kernel kills for that."""
+    """A mapped page without a block was used: on a full disk the kernel kills for a store, and on
+    tmpfs for a load too."""
 
 
 class Call(NamedTuple):
@@ -301,6 +302,10 @@ class FaultMapped:
         self._file = file
         self.buffer: Buffer = FaultBuffer(disk, path, file, size)
 
+    def read(self, start: int, size: int) -> bytes:
+        self._disk._step("read_mapped", self._path)
+        return self._file.read(start, size)
+
     def reserve(self, start: int, end: int) -> None:
         self._disk._step("reserve", self._path, writes=True)
         self._disk.blocks(self._file).update(range(start // PAGE, -(-end // PAGE)))
@@ -326,13 +331,17 @@ class FaultBuffer:
         return len(self._bytes)
 
     def __getitem__(self, index: slice) -> bytes:
+        self._touch(index)
         return self._bytes[index]
 
-    def __setitem__(self, index: slice, data: bytes) -> None:
-        half = self._disk._step("store", self._path, mapped=True, whole=False)
+    def _touch(self, index: slice) -> None:
         pages = range(index.start // PAGE, (index.stop - 1) // PAGE + 1)
         if not self._disk.blocks(self._file).issuperset(pages):
             raise Sigbus(f"{self._path} at {index.start}")
+
+    def __setitem__(self, index: slice, data: bytes) -> None:
+        half = self._disk._step("store", self._path, mapped=True, whole=False)
+        self._touch(index)
         if half:
             middle = index.start + len(data) // 2
             self._bytes[index.start : middle] = data[: len(data) // 2]

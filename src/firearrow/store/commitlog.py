@@ -34,6 +34,7 @@ FILLER_BYTES: Final = 8
 # Blocks are reserved in windows of this size, the next one while this one is written.
 RESERVE_BYTES: Final = 16 * 1024 * 1024
 RETRY_AFTER_FULL_S: Final = 1.0
+READ_AHEAD_BYTES: Final = 1024 * 1024
 _FILLER = struct.Struct(">iI")
 _SIZE_MAGIC = struct.Struct(">iI")
 _I8 = struct.Struct(">q")
@@ -57,6 +58,23 @@ class LogFile:
         self.path = path
         self.mapped = mapped
         self.buffer = mapped.buffer
+
+
+class ReadAhead:
+    """Reads the log in large pieces, past its end too; for while nothing is appended."""
+
+    def __init__(self) -> None:
+        self._file: LogFile | None = None
+        self._start = 0
+        self._data = b""
+
+    def read(self, file: LogFile, start: int, size: int) -> bytes:
+        """Bytes from ``start`` of the file; fewer at its end."""
+        at = start - self._start
+        if file is not self._file or at < 0 or at + size > len(self._data):
+            self._file, self._start, at = file, start, 0
+            self._data = file.mapped.read(start, max(size, READ_AHEAD_BYTES))
+        return self._data[at : at + size]
 
 
 class CommitLog:
@@ -325,15 +343,17 @@ class CommitLog:
         born_v6 = data[39] & 0x10
         return int(_I8.unpack_from(data, 68 if born_v6 else 56)[0])
 
-    def scan(self, phy: int, *, check_crc: bool = True) -> tuple[Record | None, int]:
+    def scan(
+        self, phy: int, *, check_crc: bool = True, ahead: ReadAhead | None = None
+    ) -> tuple[Record | None, int]:
         """(record, next position), (``None``, next file's start) at a filler, or
         (``None``, -1) where no valid record stands, or no file is behind a filler. Ignores
-        ``end``; checks everything."""
+        ``end``; checks everything. Behind ``end`` it must not read through the mapping."""
         file = self.file_of(phy)
         if file is None:
             return None, -1
         start = phy - file.start
-        head = file.buffer[start : start + 36]
+        head = ahead.read(file, start, 36) if ahead else file.buffer[start : start + 36]
         if len(head) < FILLER_BYTES:
             return None, -1
         size, magic = _SIZE_MAGIC.unpack_from(head)
@@ -345,7 +365,7 @@ class CommitLog:
             return None, -1
         if start + size > self.file_bytes:
             return None, -1
-        data = file.buffer[start : start + size]
+        data = ahead.read(file, start, size) if ahead else file.buffer[start : start + size]
         try:
             return decode_record(data, check_crc=check_crc), phy + size
         except RecordError:

@@ -39,6 +39,10 @@ class Mapped(Protocol):
 
     buffer: Buffer
 
+    def read(self, start: int, size: int) -> bytes:
+        """Bytes where there may be no blocks: through the mapping, some file systems (tmpfs) would
+        allocate them, and kill the process when they have none."""
+
     def reserve(self, start: int, end: int) -> None:
         """Give the range blocks on the disk. OSError (ENOSPC) when there are none."""
 
@@ -119,6 +123,9 @@ class RealMapped:
             os.close(self._fd)
             raise
         self.buffer: Any = self._map
+
+    def read(self, start: int, size: int) -> bytes:
+        return os.pread(self._fd, size, start)
 
     def reserve(self, start: int, end: int) -> None:
         if hasattr(os, "posix_fallocate"):

@@ -45,7 +45,7 @@ class IndexFile:
         self._buffer = mapped.buffer
         self._shape = shape
         self._entries_at = HEADER_BYTES + shape.slots * SLOT_BYTES
-        header = _HEADER.unpack(bytes(self._buffer[0:HEADER_BYTES]))
+        header = _HEADER.unpack(mapped.read(0, HEADER_BYTES))
         self.begin_ms, self.end_ms, self.begin_offset, self.end_offset = header[:4]
         self._slots_used, count = header[4:]
         self.count = max(count, 1)

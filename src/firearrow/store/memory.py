@@ -63,6 +63,9 @@ class MemoryMapped:
         self._file = file
         self.buffer: Buffer = file.map(size)
 
+    def read(self, start: int, size: int) -> bytes:
+        return self._file.read(start, size)
+
     def reserve(self, start: int, end: int) -> None:
         self._disk.need_space()
 

@@ -18,6 +18,7 @@ from firearrow.codec.sysflags import SYS_TRANSACTION_PREPARED
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
 from firearrow.store import checkpoint
+from firearrow.store.commitlog import ReadAhead
 from firearrow.store.consumequeue import ENTRY_BYTES, FILLER_SIZE, ConsumeQueue, TagsRule
 from firearrow.store.disk import Disk
 from firearrow.store.filestore import FileStore, StoreLocked
@@ -112,12 +113,12 @@ def _start_of_walk(store: FileStore, crashed: bool) -> int:
         return mark
     if not crashed:
         known = max((_last_phy(store, queue) for queue in store.table.values()), default=-1)
-        if known >= first and log_.scan(known)[0] is not None:
+        if known >= first and log_.scan(known, ahead=ReadAhead())[0] is not None:
             return known
         return first
     limit = max(0, min(saved.log_time, saved.queues_time) - CHECKPOINT_SLACK_MS)
     for file in reversed(log_.files):
-        record, _ = log_.scan(file.start)
+        record, _ = log_.scan(file.start, ahead=ReadAhead())
         if record is not None and 0 < record.store_timestamp <= limit:
             return file.start
     return first
@@ -125,7 +126,7 @@ def _start_of_walk(store: FileStore, crashed: bool) -> int:
 
 def _ends_at(store: FileStore, mark: int) -> bool:
     """Whether no record stands at the end that a clean stop left."""
-    return store.log.scan(mark)[0] is None
+    return store.log.scan(mark, ahead=ReadAhead())[0] is None
 
 
 def _last_phy(store: FileStore, queue: ConsumeQueue) -> int:
@@ -163,8 +164,9 @@ def _walk(store: FileStore, position: int) -> int:
     """Read records until one is not whole; give their entries to the queues; where it ended."""
     log_ = store.log
     last_phy: dict[tuple[str, int], int] = {}
+    ahead = ReadAhead()
     while True:
-        record, following = log_.scan(position)
+        record, following = log_.scan(position, ahead=ahead)
         if record is None:
             if following < 0:
                 return position
