@@ -129,14 +129,11 @@ def test_every_setting_is_used_somewhere() -> None:
     # Read by the page that loads them.
     of_config = {"broker_role", "config_black_list"}
     names = {field.name for field in msgspec.structs.fields(BrokerSettings)}
-    assert names - used - of_config - TO_COME == set()
+    assert names - used - of_config == set()
     assert {field.name for field in msgspec.structs.fields(NamesrvSettings)} - used == {
         "un_register_broker_queue_capacity",  # nothing queues here
         "config_store_path",  # the file given with -c
     }
-
-
-TO_COME = {"reject_transaction_message", "enable_property_filter"}
 
 
 def test_keys_without_an_effect_are_no_settings() -> None:
