@@ -2,9 +2,12 @@
  *
  *   loadgen send  HOST PORT --connections 32 --inflight 1 --size 128 --seconds 10 --warmup 2
  *                 --topic NAME --topics 1 --queues 8
+ *   loadgen fill  the same until --count messages are stored, round the queues
  *   loadgen echo  the same frames to a server that sends them back
  *   loadgen topics HOST PORT --count 10000 --topic PREFIX     one first message to each new topic
  *   loadgen pull  HOST PORT --topic NAME --queues 8           drains everything from offset 0
+ *   loadgen client HOST PORT --topic NAME --queues 8 --count N  the same as a push consumer does: one
+ *                 connection, a heartbeat, one pull in flight for each queue, until N messages came
  *   loadgen wake  HOST PORT --topic NAME --count 2000         a waiting pull, one message at a time
  *
  * Every answer must be a success; others are counted and make the run fail. The result is one line of
@@ -46,6 +49,7 @@ static double seconds = 10, warmup = 2;
 static long count = 10000;
 static uint64_t begin_ns, measure_ns, end_ns;
 static uint64_t answers, errors, bytes_in, messages_in;
+static long long *next_offset;  /* client: by queue */
 static uint32_t *latencies;
 static size_t latency_count;
 static char *body;
@@ -102,6 +106,34 @@ static void put_pull(struct connection *c, uint32_t opaque, long queue, long lon
         "\"topic\":\"%s\"},\"flag\":0,\"language\":\"JAVA\",\"opaque\":%u,\"version\":479}",
         queue, offset, wait_ms, wait_ms ? 6 : 4, topic, opaque);
     put_frame(c, header, n, NULL, 0);
+}
+
+/* What DefaultMQPushConsumer sends: the subscription is the heartbeat's, the offset is committed. */
+static void put_client_pull(struct connection *c, long queue) {
+    char header[1024];
+    int n = snprintf(header, sizeof header,
+        "{\"code\":11,\"extFields\":{\"commitOffset\":\"%lld\",\"consumerGroup\":\"benchmark_consumer\","
+        "\"expressionType\":\"TAG\",\"maxMsgBytes\":\"2147483647\",\"maxMsgNums\":\"32\",\"queueId\":\"%ld\","
+        "\"queueOffset\":\"%lld\",\"requestSource\":\"1\",\"subVersion\":\"1\","
+        "\"suspendTimeoutMillis\":\"15000\",\"sysFlag\":\"3\",\"topic\":\"%s\"},\"flag\":0,"
+        "\"language\":\"JAVA\",\"opaque\":%ld,\"serializeTypeCurrentRPC\":\"JSON\",\"version\":479}",
+        next_offset[queue], queue, next_offset[queue], topic, queue);
+    put_frame(c, header, n, NULL, 0);
+}
+
+static void put_heartbeat(struct connection *c) {
+    char data[1024], header[256];
+    int m = snprintf(data, sizeof data,
+        "{\"clientID\":\"127.0.0.1@loadgen\",\"consumerDataSet\":[{\"consumeFromWhere\":"
+        "\"CONSUME_FROM_FIRST_OFFSET\",\"consumeType\":\"CONSUME_PASSIVELY\",\"groupName\":"
+        "\"benchmark_consumer\",\"messageModel\":\"CLUSTERING\",\"subscriptionDataSet\":[{"
+        "\"classFilterMode\":false,\"codeSet\":[],\"expressionType\":\"TAG\",\"subString\":\"*\","
+        "\"subVersion\":1,\"tagsSet\":[],\"topic\":\"%s\"}],\"unitMode\":false}],"
+        "\"producerDataSet\":[]}", topic);
+    int n = snprintf(header, sizeof header,
+        "{\"code\":34,\"flag\":0,\"language\":\"JAVA\",\"opaque\":%d,"
+        "\"serializeTypeCurrentRPC\":\"JSON\",\"version\":479}", queues);
+    put_frame(c, header, n, data, m);
 }
 
 static void flush_out(struct connection *c) {
@@ -171,7 +203,7 @@ static long records_in(const char *data, size_t n) {
     return found;
 }
 
-static void sleepless(struct connection *c, uint32_t slot) {
+static void next_send(struct connection *c, uint32_t slot) {
     char name[256];
     unsigned long long n = sequence;
     if (topics > 1) snprintf(name, sizeof name, "%s-%llu", topic, n % topics);
@@ -214,16 +246,32 @@ static void answered(struct connection *c, const char *header, size_t n, const c
         }
         return;
     }
+    if (!strcmp(mode, "client")) {
+        if (code != 0 || opaque < 0 || opaque > queues) {
+            note_error(header, n);
+            c->done = 1;
+        } else if (opaque == queues) {  /* the heartbeat */
+            for (long q = 0; q < queues; q++) put_client_pull(c, q);
+        } else {
+            messages_in += records_in(data, m);
+            next_offset[opaque] = field(header, n, "nextBeginOffset");
+            if ((long)messages_in >= count) c->done = 1;
+            else put_client_pull(c, opaque);
+        }
+        return;
+    }
     if (opaque < 0 || opaque >= inflight) { note_error(header, n); return; }
     if (strcmp(mode, "echo") && code != 0) note_error(header, n);
     if (t >= measure_ns) {
         answers++;
         if (latency_count < LATENCIES_MAX) latencies[latency_count++] = (t - c->sent_at[opaque]) / 1000;
     }
-    if (!strcmp(mode, "topics")) {
-        if ((long)sequence < count) one_topic(c, opaque);
-        else if (!c->waiting) c->done = 1;
-    } else if (t < end_ns) sleepless(c, opaque);
+    if (!strcmp(mode, "topics") || !strcmp(mode, "fill")) {
+        if ((long)sequence < count) {
+            if (*mode == 't') one_topic(c, opaque);
+            else next_send(c, opaque);
+        } else if (!c->waiting) c->done = 1;
+    } else if (t < end_ns) next_send(c, opaque);
     else if (!c->waiting) c->done = 1;
 }
 
@@ -256,8 +304,8 @@ static void run(struct connection *all) {
         epoll_ctl(epoll, EPOLL_CTL_ADD, all[i].fd, &event);
     }
     while (left > 0) {
-        int n = epoll_wait(epoll, events, 256, 5000);
-        if (n == 0) { fprintf(stderr, "loadgen: no answer for 5 s\n"); exit(2); }
+        int n = epoll_wait(epoll, events, 256, 10000);
+        if (n == 0) { fprintf(stderr, "loadgen: no answer for 10 s\n"); exit(2); }
         for (int i = 0; i < n; i++) {
             struct connection *c = events[i].data.ptr;
             int before = c->done;
@@ -289,19 +337,26 @@ static void run_send(void) {
     measure_ns = begin_ns + (uint64_t)(warmup * 1e9);
     end_ns = measure_ns + (uint64_t)(seconds * 1e9);
     for (int i = 0; i < connections; i++) {
-        for (int k = 0; k < inflight; k++) sleepless(&all[i], k);
+        for (int k = 0; k < inflight; k++) next_send(&all[i], k);
         flush_out(&all[i]);
     }
     run(all);
     report((now_ns() - measure_ns) / 1e9, answers, "answers");
 }
 
-static void run_topics(void) {
+static void run_counted(void) {
+    if (count < (long)connections * inflight) { connections = 1; inflight = 1; }
     struct connection *all = connect_all(connections);
     measure_ns = begin_ns = now_ns();
-    for (int i = 0; i < connections; i++) { one_topic(&all[i], 0); flush_out(&all[i]); }
+    for (int i = 0; i < connections; i++) {
+        for (int k = 0; k < inflight; k++) {
+            if (*mode == 't') one_topic(&all[i], k);
+            else next_send(&all[i], k);
+        }
+        flush_out(&all[i]);
+    }
     run(all);
-    report((now_ns() - begin_ns) / 1e9, answers, "topics");
+    report((now_ns() - begin_ns) / 1e9, answers, *mode == 't' ? "topics" : "messages");
 }
 
 static void run_pull(void) {
@@ -313,6 +368,17 @@ static void run_pull(void) {
         all[i].waiting = 1;
         flush_out(&all[i]);
     }
+    run(all);
+    report((now_ns() - begin_ns) / 1e9, messages_in, "messages");
+}
+
+static void run_client(void) {
+    connections = 1;
+    next_offset = calloc(queues, sizeof *next_offset);
+    struct connection *all = connect_all(1);
+    begin_ns = now_ns();
+    put_heartbeat(all);
+    flush_out(all);
     run(all);
     report((now_ns() - begin_ns) / 1e9, messages_in, "messages");
 }
@@ -393,8 +459,10 @@ int main(int argc, char **argv) {
     memset(body, 'x', size);
     latencies = malloc(sizeof *latencies * (size_t)LATENCIES_MAX);
     if (!strcmp(mode, "send") || !strcmp(mode, "echo")) run_send();
-    else if (!strcmp(mode, "topics")) { inflight = 1; run_topics(); }
+    else if (!strcmp(mode, "topics")) { inflight = 1; run_counted(); }
+    else if (!strcmp(mode, "fill")) run_counted();
     else if (!strcmp(mode, "pull")) { inflight = 1; run_pull(); }
+    else if (!strcmp(mode, "client")) run_client();
     else if (!strcmp(mode, "wake")) run_wake();
     else { fprintf(stderr, "loadgen: unknown mode %s\n", mode); return 2; }
     return errors ? 1 : 0;

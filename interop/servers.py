@@ -26,7 +26,7 @@ class ServerError(Exception):
     """The server did not start or stop; the text has the end of its output."""
 
 
-class _Process:
+class Process:
     """One process that says in its output file when it is ready."""
 
     def __init__(self, command: Sequence[str], ready: str, output: Path) -> None:
@@ -42,6 +42,10 @@ class _Process:
             self._process.kill()
             self._process.wait()
             raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def _wait_for(self, ready: str) -> None:
         deadline = time.monotonic() + START_SECONDS_MAX
@@ -74,7 +78,7 @@ class _Process:
         self._process.wait()
 
 
-class _LocalServer(ABC):
+class LocalServer(ABC):
     """A name server and a broker on loopback, or one of them.
 
     A port of 0 leaves its server out; a broker alone registers with ``namesrv_addr``. ``settings``
@@ -99,7 +103,7 @@ class _LocalServer(ABC):
         self.settings = dict(settings or {})
         self.directory = Path(tempfile.mkdtemp(prefix="firearrow-interop-"))
         self.store = store or self.directory / "store"
-        self._running: list[_Process] = []
+        self._running: list[Process] = []
 
     @abstractmethod
     def _start(self) -> None:
@@ -138,7 +142,7 @@ class _LocalServer(ABC):
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
-class FirearrowServer(_LocalServer):
+class FirearrowServer(LocalServer):
     """``firearrow`` of this checkout, with its self-signed test certificate."""
 
     name = "firearrow"
@@ -161,13 +165,16 @@ class FirearrowServer(_LocalServer):
             settings.write_text(_properties(self.settings))
             command += ["--broker-port", str(self.broker_port), "--config", str(settings)]
         output = self.directory / "firearrow.out"
-        self._running.append(_Process(command, "firearrow ready in ", output))
+        self._running.append(Process(command, "firearrow ready in ", output))
 
 
-class JavaServer(_LocalServer):
+class JavaServer(LocalServer):
     """RocketMQ's own name server and broker, fetched from Maven Central by name."""
 
     name = f"java {JAVA_VERSION}"
+    launcher: Sequence[str] = ()  # a command that starts the JVMs, such as taskset
+    collector = "-XX:+UseSerialGC"
+    broker_heap = "512m"
 
     def __init__(self, namesrv_port: int = 24876, broker_port: int = 24911, **options: Any) -> None:
         super().__init__(namesrv_port, broker_port, **options)
@@ -204,7 +211,7 @@ class JavaServer(_LocalServer):
             **({"namesrvAddr": self.namesrv} if self.namesrv else {}),
             **self.settings,
         }
-        self._java("broker", "512m", "org.apache.rocketmq.broker.BrokerStartup", settings)
+        self._java("broker", self.broker_heap, "org.apache.rocketmq.broker.BrokerStartup", settings)
         if self.namesrv:
             self._await_route(f"{settings['brokerName']}")
 
@@ -212,10 +219,11 @@ class JavaServer(_LocalServer):
         jars = fetch_jars(JAVA_VERSION, "rocketmq-namesrv", "rocketmq-broker")
         file = self.directory / f"{name}.conf"
         file.write_text(_properties(settings))
-        command = ["java", "-XX:+UseSerialGC", f"-Xmx{heap}", "-XX:MaxDirectMemorySize=512m"]
+        command = [*self.launcher, "java", self.collector, f"-Xmx{heap}"]
+        command += ["-XX:MaxDirectMemorySize=512m"]
         command += [f"-Duser.home={self.directory}", f"-Drocketmq.home.dir={self.directory}"]
         command += ["-cp", f"{jars}/*", main, "-c", str(file)]
-        self._running.append(_Process(command, "boot success", self.directory / f"{name}.out"))
+        self._running.append(Process(command, "boot success", self.directory / f"{name}.out"))
 
     def _await_route(self, broker_name: str) -> None:
         """A broker says it is up before the name server has its topics."""
