@@ -53,7 +53,8 @@ def new_topics(plan: Plan) -> Iterator[Result]:
 
 def many_topics(plan: Plan) -> Iterator[Result]:
     """Sends spread over topics of 8 queues, and what a queue takes in memory."""
-    with Firearrow(plan.ports.ours, settings=("flushConsumeQueueThoroughInterval=2000",)) as ours:
+    settings = ("flushConsumeQueueThoroughInterval=2000",)  # so that queues are written meanwhile
+    with Firearrow(plan.ports.ours, plan.server_core, settings) as ours:
         counts = [plan.count(number) for number in TOPIC_COUNTS]
         _touch(ours, counts[0])
         before = _own_memory(ours)
@@ -92,7 +93,7 @@ def _touch(ours: Firearrow, number: int) -> None:
 
 def _send(plan: Plan, ours: Firearrow, number: int) -> Load:
     options = plan.send("32x1", 128, topic=f"of{number}", topics=number, queues=QUEUES)
-    return load("send", ours.broker_port, **options)
+    return load("send", ours.broker_port, cores=plan.generator_core, **options)
 
 
 def _own_memory(ours: Firearrow) -> int:

@@ -226,8 +226,9 @@ static void answered(struct connection *c, const char *header, size_t n, const c
     uint64_t t = now_ns();
     long opaque = field(header, n, "opaque");
     long code = field(header, n, "code");
-    c->waiting--;
     bytes_in += n + m + 8;
+    if (*mode != 'e' && !(field(header, n, "flag") & 1)) return;  /* a request of the server's, such as a notice */
+    c->waiting--;
     if (!strcmp(mode, "pull")) {
         long long next = field(header, n, "nextBeginOffset");
         if (code == 0) {
