@@ -12,7 +12,7 @@ from bench.generator import load
 from bench.plan import Plan
 from bench.results import Result, Target
 from bench.servers import Firearrow, SmallJava
-from bench.wire import max_offset
+from bench.wire import messages
 from interop.servers import Process
 
 IDLE_S = 10.0
@@ -75,7 +75,7 @@ def reopen(plan: Plan) -> Iterator[Result]:
             "inflight": 64,
         }
         load("fill", ours.broker_port, count=count, size=128, **options)
-        ours.crash()
+        ours.kill()
         ours.start_again()
         crashed, found = ours.ready_s, _messages(ours)
         ours.restart()
@@ -88,4 +88,4 @@ def reopen(plan: Plan) -> Iterator[Result]:
 
 
 def _messages(ours: Firearrow) -> int:
-    return sum(max_offset(ours.broker_port, TOPIC, queue_id) for queue_id in range(QUEUES))
+    return sum(messages(ours.broker, [(TOPIC, queue_id) for queue_id in range(QUEUES)]))

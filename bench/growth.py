@@ -11,7 +11,7 @@ from bench.generator import Load, load, middle
 from bench.plan import Plan, in_turns
 from bench.results import Result, Target
 from bench.servers import Firearrow, Java
-from bench.wire import max_offset, topics
+from bench.wire import messages, topics
 
 NEW_TOPICS = 20_000
 NEW_TOPICS_JAVA = 500  # it needs about five seconds for them
@@ -33,11 +33,12 @@ def new_topics(plan: Plan) -> Iterator[Result]:
             connections=32,
         )
         one = load("topics", ours.broker_port, topic="new", count=count, connections=32)
-        ours.crash()
+        ours.kill()
         ours.start_again()
-        table = topics(ours.broker_port)
+        table = topics(ours.broker)
         lost = sum(f"new-{n}" not in table for n in range(count))
-        empty = sum(max_offset(ours.broker_port, f"new-{n}", 0) != 1 for n in range(0, count, 97))
+        some = [(f"new-{n}", 0) for n in range(0, count, 97)]
+        empty = sum(held != 1 for held in messages(ours.broker, some))
     yield Result(
         "new-topics",
         f"{count} topics",
@@ -53,7 +54,7 @@ def new_topics(plan: Plan) -> Iterator[Result]:
 
 def many_topics(plan: Plan) -> Iterator[Result]:
     """Sends spread over topics of 8 queues, and what a queue takes in memory."""
-    settings = ("flushConsumeQueueThoroughInterval=2000",)  # so that queues are written meanwhile
+    settings = {"flushConsumeQueueThoroughInterval": 2000}  # so that queues are written meanwhile
     with Firearrow(plan.ports.ours, plan.server_core, settings) as ours:
         counts = [plan.count(number) for number in TOPIC_COUNTS]
         _touch(ours, counts[0])

@@ -70,7 +70,7 @@ def java_free(plan: Plan) -> Iterator[Result]:
 
 def sync_flush(plan: Plan) -> Iterator[Result]:
     """Both with SYNC_FLUSH: every answer waits for the disk."""
-    settings = ("flushDiskType=SYNC_FLUSH",)
+    settings = {"flushDiskType": "SYNC_FLUSH"}
     with (
         Firearrow(plan.ports.ours, settings=settings) as ours,
         Java(plan.ports.java, settings=settings) as java,

@@ -58,16 +58,17 @@ class Result:
             for name, side in (("ours", self.ours), ("other", self.other))
             if side
         )
-        head = f"{self.section:14} {self.case:28} {self.what:34} {_number(self.value):>10}"
+        head = f"{self.section:14} {self.case:28} {self.what:34} {number(self.value):>10}"
         return f"{head}  {target:16} {word:7} {sides}".rstrip()
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three digits that count, or whole thousands."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _numbers(side: Mapping[str, float]) -> str:
-    return " ".join(f"{name}={_number(value)}" for name, value in side.items())
+    return " ".join(f"{name}={number(value)}" for name, value in side.items())
 
 
 def _output(*command: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from bench.generator import load, pinned
 from interop.servers import JavaServer, LocalServer, Process
 
 WARM_UP_S = 30.0  # a JVM compiles for about so long; ours warms up as long as any round
-SETTINGS = ("diskMaxUsedSpaceRatio=95",)
+SETTINGS = {"diskMaxUsedSpaceRatio": 95, "brokerName": "broker-a"}
+JAVA_SETTINGS = {**SETTINGS, "mappedFileSizeCommitLog": 1024**3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +35,19 @@ class Firearrow(LocalServer):
         self,
         ports: tuple[int, int],
         cores: str | None = None,
-        settings: Sequence[str] = (),
+        settings: Mapping[str, object] | None = None,
     ) -> None:
-        super().__init__(*ports)
+        super().__init__(*ports, settings={**SETTINGS, **(settings or {})})
         self._cores = cores
-        self._settings = (*SETTINGS, "brokerName=broker-a", *settings)
         self.process: Process
 
     def _start(self) -> None:
         conf = self.directory / "broker.conf"
-        conf.write_text("\n".join(self._settings) + "\n")
+        conf.write_text("".join(f"{key}={value}\n" for key, value in self.settings.items()))
         command = [*pinned(self._cores), sys.executable, "-m", "firearrow", "up", "-c", str(conf)]
         command += ["--namesrv-port", str(self.namesrv_port)]
         command += ["--broker-port", str(self.broker_port)]
-        command += ["--store", str(self.directory / "store")]
+        command += ["--store", str(self.store)]
         self.process = Process(command, "firearrow ready in ", self.directory / "firearrow.out")
         self._running.append(self.process)
 
@@ -59,12 +59,8 @@ class Firearrow(LocalServer):
         assert found is not None
         return float(found[1])
 
-    def crash(self) -> None:
-        """End it as kill -9 does; ``_running`` is then empty."""
-        self._running.remove(self.process)
-        self.process.kill()
-
     def start_again(self) -> None:
+        """After ``kill``."""
         self._start()
 
 
@@ -73,17 +69,15 @@ class Java(JavaServer):
 
     collector = "-XX:+UseG1GC"
     broker_heap = "2g"
-    log_file_bytes = 1024 * 1024 * 1024
 
     def __init__(
         self,
         ports: tuple[int, int],
         cores: str | None = None,
-        settings: Sequence[str] = (),
+        settings: Mapping[str, object] | None = None,
     ) -> None:
-        super().__init__(*ports)
+        super().__init__(*ports, settings={**JAVA_SETTINGS, **(settings or {})})
         self.launcher = pinned(cores)
-        self.settings = settings
 
     @property
     def processes(self) -> list[Process]:
@@ -91,8 +85,7 @@ class Java(JavaServer):
 
     def stop(self) -> None:
         """Its store is thrown away, and a clean stop takes it up to half a minute."""
-        while self._running:
-            self._running.pop().kill()
+        self.kill()
 
     def warm_up(self, seconds: float, cores: str | None = None) -> None:
         """Let it compile what the rounds will use."""
