@@ -114,7 +114,7 @@ static void put_client_pull(struct connection *c, long queue) {
     int n = snprintf(header, sizeof header,
         "{\"code\":11,\"extFields\":{\"commitOffset\":\"%lld\",\"consumerGroup\":\"benchmark_consumer\","
         "\"expressionType\":\"TAG\",\"maxMsgBytes\":\"2147483647\",\"maxMsgNums\":\"32\",\"queueId\":\"%ld\","
-        "\"queueOffset\":\"%lld\",\"requestSource\":\"1\",\"subVersion\":\"1\","
+        "\"queueOffset\":\"%lld\",\"subVersion\":\"1\","
         "\"suspendTimeoutMillis\":\"15000\",\"sysFlag\":\"3\",\"topic\":\"%s\"},\"flag\":0,"
         "\"language\":\"JAVA\",\"opaque\":%ld,\"serializeTypeCurrentRPC\":\"JSON\",\"version\":479}",
         next_offset[queue], queue, next_offset[queue], topic, queue);
