@@ -134,6 +134,8 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     max_filter_message_size: Positive = 16_000
     access_message_in_memory_max_ratio: Percent = 40
     message_index_enable: bool = True
+    enable_lmq: bool = False
+    enable_multi_dispatch: bool = False
     max_hash_slot_num: Positive = 5_000_000
     max_index_num: Annotated[int, Meta(ge=2)] = 20_000_000
     file_reserved_time: int = 72

@@ -23,6 +23,7 @@ _encode = msgspec.json.Encoder().encode
 
 class GroupSettings(Protocol):
     auto_create_subscription_group: bool
+    enable_lmq: bool
 
 
 class Groups:
@@ -64,6 +65,8 @@ class Groups:
     def find(self, name: str) -> Group | None:
         """The group, made on the fly where the settings allow it (behaviour.md 21.2)."""
         group = self.table.get(name)
+        if group is None and self._settings.enable_lmq and name.startswith(names.LMQ_PREFIX):
+            return Group(name=name)  # readers of a light message queue are not kept
         if group is None and self._may_create(name):
             group = Group(name=name)
             self._put(group)

@@ -53,7 +53,7 @@ class OffsetRequests:
             return Reply(
                 codes.SUBSCRIPTION_GROUP_NOT_EXIST, f"Group {fields.consumer_group} not exist!"
             )
-        if fields.topic not in self._topics.table:
+        if self._topics.find(fields.topic) is None:
             return Reply(codes.TOPIC_NOT_EXIST, f"Topic {fields.topic} not exist!")
         if fields.queue_id is None:
             return Reply(codes.INVALID_PARAMETER, "QueueId is null")

@@ -7,11 +7,13 @@ from typing import Final, Protocol
 
 import msgspec
 
+from firearrow.model import names
 from firearrow.model.clock import Clock
 from firearrow.model.topic import DataVersion
 from firearrow.store.api import Store
 
 OFFSETS_FILE: Final = "consumerOffset.json"
+LMQ_OFFSETS_FILE: Final = "lmqConsumerOffset.json"  # instead, with enableLmq
 # ``consumerOffsetUpdateVersionStep``: the version grows once in so many commits.
 VERSION_STEP: Final = 500
 _encode = msgspec.json.Encoder().encode
@@ -19,6 +21,7 @@ _encode = msgspec.json.Encoder().encode
 
 class OffsetSettings(Protocol):
     flush_consumer_offset_interval: int
+    enable_lmq: bool
 
 
 class ConsumerOffsets:
@@ -34,15 +37,20 @@ class ConsumerOffsets:
         self.version = DataVersion()
         self._commits = 0
         self._dirty = False
+        self._file = OFFSETS_FILE
 
     def load(self) -> None:
-        saved = self._store.load_config(OFFSETS_FILE) or {}
+        self._file = LMQ_OFFSETS_FILE if self._settings.enable_lmq else OFFSETS_FILE
+        saved = self._store.load_config(self._file) or self._store.load_config(OFFSETS_FILE) or {}
         self.version = msgspec.convert(saved.get("dataVersion") or {}, DataVersion)
         for key, queues in (saved.get("offsetTable") or {}).items():
             topic, at, group = key.partition("@")
             if at and queues:
                 self.committed[topic, group] = {int(q): int(o) for q, o in queues.items()}
-        for note in self._store.config_notes(OFFSETS_FILE):
+        for key, offset in (saved.get("lmqOffsetTable") or {}).items():
+            topic, _, group = key.partition("@")
+            self.committed[topic, group] = {0: int(offset)}
+        for note in self._store.config_notes(self._file):
             topic, group, queue_id, offset = note
             if queue_id is None:
                 self.committed.pop((topic, group), None)
@@ -60,15 +68,23 @@ class ConsumerOffsets:
         """Write the file if anything changed since the last time."""
         if self._dirty:
             self._dirty = False
-            self._store.save_config(OFFSETS_FILE, self.chunks())
+            self._store.save_config(self._file, self.chunks())
 
     def chunks(self) -> Iterator[bytes]:
         yield b'{"dataVersion":' + _encode(self.version) + b',"offsetTable":{'
         separator = b""
+        light = {}
         for (topic, group), queues in self.committed.items():
+            lmq = self._settings.enable_lmq and group.startswith(names.LMQ_PREFIX)
+            if lmq and queues.keys() == {0}:
+                light[f"{topic}@{group}"] = queues[0]
+                continue
             yield separator + _encode(f"{topic}@{group}") + b":" + _encode(queues)
             separator = b","
-        yield b"}}"
+        yield b"}"
+        if self._settings.enable_lmq:
+            yield b',"lmqOffsetTable":' + _encode(light)
+        yield b"}"
 
     def commit(self, topic: str, group: str, queue_id: int, offset: int) -> None:
         """Store the offset, unless a reset of this queue still waits for the consumer."""
@@ -91,7 +107,7 @@ class ConsumerOffsets:
         queues = self.committed.get((topic, group))
         if queues is None or queues.get(queue_id) != offset:
             self.commit(topic, group, queue_id, offset)
-            self._store.note_config(OFFSETS_FILE, _encode((topic, group, queue_id, offset)))
+            self._store.note_config(self._file, _encode((topic, group, queue_id, offset)))
 
     def note_pull(self, topic: str, group: str, queue_id: int, next_offset: int) -> None:
         """Remember how far the group was served; shown by consume statistics."""

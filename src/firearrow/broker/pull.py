@@ -187,7 +187,7 @@ class Puller:
             )
         if not group.consume_enable:
             return _forbidden(f"subscription group no permission, {group.name}", _GROUP)
-        topic = self._topics.table.get(fields.topic)
+        topic = self._topics.table.get(fields.topic) or self._topics.find(fields.topic)
         if topic is None:
             return Reply(
                 codes.TOPIC_NOT_EXIST, f"topic[{fields.topic}] not exist, apply first please!"

@@ -43,6 +43,7 @@ class TopicSettings(Protocol):
     trace_topic_enable: bool
     msg_trace_topic_name: str
     timer_wheel_enable: bool
+    enable_lmq: bool
 
 
 class Topics:
@@ -157,6 +158,13 @@ class Topics:
         yield topic(names.ROCKSDB_TRANS_OP_HALF_TOPIC, 1)
         if settings.timer_wheel_enable:
             yield topic(names.TIMER_TOPIC, 1)
+
+    def find(self, name: str) -> Topic | None:
+        """A topic to read from. A light message queue is one, without being in the table."""
+        topic = self.table.get(name)
+        if topic is None and self._settings.enable_lmq and name.startswith(names.LMQ_PREFIX):
+            return Topic(name=name, read_queues=1, write_queues=1)
+        return topic
 
     def is_system(self, name: str) -> bool:
         """Topics that are the broker's own: listed as such, not to be changed by operators."""

@@ -22,7 +22,7 @@ from firearrow.codec.properties import find_property
 from firearrow.codec.record import record_properties, record_store_time
 from firearrow.model.clock import Clock
 from firearrow.model.message import Message
-from firearrow.model.names import RETRY_PREFIX
+from firearrow.model.names import LMQ_PREFIX, RETRY_PREFIX
 from firearrow.store.api import Put, RecordMatch, Store
 
 PROPERTY: Final = b"TTL_MS"
@@ -94,6 +94,8 @@ class TimeToLiveRoom(BaseRoom):
         if topic.startswith(RETRY_PREFIX):
             return self._retry_is_over
         default_ms = self._topics.number(topic, ATTRIBUTE)
+        if topic.startswith(LMQ_PREFIX):
+            return partial(self._is_over, 0)
         if default_ms or topic in self._noted:
             return partial(self._is_over, default_ms)
         return None

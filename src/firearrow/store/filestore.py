@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 from zlib import crc32
 
+import msgspec
+
 from firearrow.codec.hashes import java_hash
 from firearrow.codec.properties import find_property
 from firearrow.codec.sysflags import (
@@ -21,7 +23,7 @@ from firearrow.codec.sysflags import (
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
 from firearrow.model.message import Message
-from firearrow.store import api, checkpoint, configfiles, retention
+from firearrow.store import api, checkpoint, configfiles, lmq, retention
 from firearrow.store.api import (
     UNKNOWN_USAGE,
     Arrival,
@@ -109,6 +111,7 @@ class FileStore:
         self._unflushed: deque[tuple[ConsumeQueue, int, int, int]] = deque()
         self._tags: dict[bytes, int] = {}
         self._hidden: HidingRule | None = None
+        self._dispatches = settings.enable_lmq and settings.enable_multi_dispatch
         self.last_timestamp = 0
         self._hot_bytes = _memory_bytes() * settings.access_message_in_memory_max_ratio // 100
         self.refusal = ""  # why nothing may be appended now
@@ -127,10 +130,13 @@ class FileStore:
             or properties_size > PROPERTIES_BYTES_MAX
             or body_size > self.settings.max_message_size
             or self.refusal
+            or self._dispatches
         ):
             refusal = self._refusal(message)
             if refusal is not None:
                 return refusal
+            if self._dispatches and (wanted := lmq.wanted(message)):
+                return self._append_dispatched(message, wanted)
             queue = self._queue(message.topic, message.queue_id)
         shape = queue.shape
         born_host = message.born_host
@@ -192,6 +198,28 @@ class FileStore:
             self.flusher.schedule()
         return Put(PutStatus.OK, "", phy, phy + size, offset, now)
 
+    def _append_plain(self, message: Message) -> Put:
+        """Into its own queue only."""
+        dispatches, self._dispatches = self._dispatches, False
+        try:
+            return self.append(message)
+        finally:
+            self._dispatches = dispatches
+
+    def _append_dispatched(self, message: Message, wanted: list[str]) -> Put:
+        """Into its own queue, and at the end of each LMQ that it names."""
+        queues = {name: self._queue(name, lmq.QUEUE_ID) for name in wanted if lmq.is_queue(name)}
+        offsets = ",".join(str(queues[n].next_offset) if n in queues else "" for n in wanted)
+        properties = lmq.with_offsets(message.properties, offsets)
+        put = self._append_plain(msgspec.structs.replace(message, properties=properties))
+        if put.physical_offset < 0:
+            return put
+        tags_code = self.tags_code(self.shape(message.topic), properties, put.store_timestamp)
+        for queue in queues.values():
+            queue.next_offset += 1
+            self._dispatch(queue, put.physical_offset, put.end - put.physical_offset, tags_code)
+        return put
+
     def _refusal(self, message: Message) -> Put | None:
         """Why the message cannot be stored, if so (storage.md 2.7)."""
         error = _topic_error(message.topic)
@@ -231,7 +259,7 @@ class FileStore:
             self.log.position(total)  # all of it fits in this file, or the next one is opened
         except LogFull as full:
             return Put(PutStatus.SERVICE_NOT_AVAILABLE, str(full))
-        puts = [self.append(message) for message in messages]
+        puts = [self._append_plain(message) for message in messages]
         result = puts[0]
         assert puts[-1].physical_offset >= 0, "a batch that was checked is stored whole"
         result.end = puts[-1].end

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from firearrow.codec.sysflags import SYS_TRANSACTION_PREPARED
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
-from firearrow.store import checkpoint
+from firearrow.store import checkpoint, lmq
 from firearrow.store.commitlog import ReadAhead
 from firearrow.store.consumequeue import ENTRY_BYTES, FILLER_SIZE, ConsumeQueue, TagsRule
 from firearrow.store.disk import Disk
@@ -174,19 +174,15 @@ def _walk(store: FileStore, position: int) -> int:
             continue
         store.last_timestamp = max(store.last_timestamp, record.store_timestamp)
         if not record.sys_flag & SYS_TRANSACTION_PREPARED:
-            key = (record.topic, record.queue_id)
-            _restart_if_recreated(store, key, record.queue_offset, last_phy)
-            last_phy[key] = position
-            store.restore_entry(
-                record.topic,
-                record.queue_id,
-                record.queue_offset,
-                position,
-                record.size,
-                store.tags_code(
-                    store.shape(record.topic), record.properties, record.store_timestamp
-                ),
+            tags_code = store.tags_code(
+                store.shape(record.topic), record.properties, record.store_timestamp
             )
+            places = [(record.topic, record.queue_id, record.queue_offset)]
+            places += [(name, lmq.QUEUE_ID, at) for name, at in lmq.places(record.properties)]
+            for topic, queue_id, offset in places:
+                _restart_if_recreated(store, (topic, queue_id), offset, last_phy)
+                last_phy[topic, queue_id] = position
+                store.restore_entry(topic, queue_id, offset, position, record.size, tags_code)
         position = following
 
 

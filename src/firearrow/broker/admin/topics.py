@@ -199,7 +199,8 @@ class TopicAdmin:
     def clean_unused(self, request: Request[NoFields]) -> Answer:
         """CLEAN_UNUSED_TOPIC (316): queue files of topics that are no more."""
         for topic in {topic for topic, _ in self._store.queues()}:
-            if topic not in self._topics.table and not self._topics.is_system(topic):
+            light = topic.startswith(names.LMQ_PREFIX)  # never in the table
+            if topic not in self._topics.table and not light and not self._topics.is_system(topic):
                 self._store.delete_topic(topic)
         return Reply()
 

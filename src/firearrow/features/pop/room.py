@@ -248,7 +248,7 @@ class PopRoom(BaseRoom):
     ) -> tuple[Topic, str] | Reply:
         """The topic and group of a request, or why it may not read there."""
         core = self._core
-        topic = core.topics.table.get(name)
+        topic = core.topics.find(name)
         if topic is None:
             return Reply(codes.TOPIC_NOT_EXIST, f"topic[{name}] not exist, apply first please!")
         if not topic.readable:
