@@ -13,6 +13,7 @@ from firearrow.features.dedup import DedupRoom
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
 from firearrow.features.filter.room import FilterRoom
 from firearrow.features.pop.room import PopRoom
+from firearrow.features.redrive import RedriveRoom
 from firearrow.features.reply import ReplyRoom
 from firearrow.features.retry import RetryRoom
 from firearrow.features.time_to_live import TimeToLiveRoom
@@ -84,13 +85,14 @@ def assemble(
         settings, core.writer, core.topics, core.members, clock, core.stats, core.store_host
     )
     pop = PopRoom(settings, core, timer.clockwork.delivered_until)
+    redrive = RedriveRoom(store, core.writer, core.topics, core.offsets)
     retention = TopicRetentionRoom(settings, store, core.topics, clock)
     dedup = DedupRoom(settings, store, core.writer, core.topics, clock)
     lifetime = TimeToLiveRoom(store, core.topics, clock)
     # What looks at a message's topic comes before what takes the message aside, and a half message
     # is not delayed: its commit is.
     first = [dedup, lifetime, retry, transaction, delay, timer]
-    return Broker(core, retry, [*first, pop, reply, filters, retention])
+    return Broker(core, retry, [*first, pop, reply, redrive, filters, retention])
 
 
 class _ProxysBroker:

@@ -175,6 +175,38 @@ def broker(**options: Any) -> None:
     _run(namesrv=False, broker=True, **options)
 
 
+@main.command()
+@click.option("-b", "--broker", "address", default="127.0.0.1:10911", show_default=True)
+@click.option("-g", "--group", required=True, help="The group whose dead letters they are.")
+@click.option(
+    "--to",
+    type=click.Choice(["topic", "group"]),
+    default="topic",
+    show_default=True,
+    help="Back to their topic, where every group sees them, or to this group alone.",
+)
+@click.option("--max", "count", type=click.IntRange(0), help="No more than so many; 0: only count.")
+def redrive(**options: Any) -> None:
+    """Send a consumer group's dead letters back, oldest first.
+
+    What was sent back once is not sent again. The dead letters themselves stay until retention.
+
+    \b
+    Examples:
+      firearrow redrive -g payments
+      firearrow redrive -g payments --to group -b 10.0.0.2:10911
+      firearrow redrive -g payments --max 0          only say how many there are
+    """
+    from firearrow.cli import redrive as it
+
+    try:
+        moved, remaining = it.run(**options)
+    except it.RedriveError as error:
+        click.echo(f"firearrow: {error}", err=True)
+        sys.exit(1)
+    click.echo(f"{moved} sent back, {remaining} left")
+
+
 def _run(*, log_format: str, log_level: str, **options: Any) -> None:
     from firearrow import app
     from firearrow.cli import logs

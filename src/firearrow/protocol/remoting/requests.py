@@ -77,6 +77,14 @@ class EndTransaction(Fields):
     topic: str | None = None
 
 
+class RedriveDeadLetters(Fields):
+    """REDRIVE_DEAD_LETTERS (7100), Firearrow's own. ``to`` is ``topic`` or ``group``."""
+
+    group: str
+    to: str = "topic"
+    max_messages: int = 256
+
+
 class ResumeCheckHalfMessage(Fields):
     """RESUME_CHECK_HALF_MESSAGE (323). ``msg_id`` is the offset id."""
 
@@ -523,9 +531,11 @@ REQUESTS: Final[dict[int, tuple[str, type[Fields]]]] = {
     901: ("GET_BROKER_MEMBER_GROUP", BrokerMemberGroup),
     904: ("BROKER_HEARTBEAT", BrokerHeartbeat),
     907: ("GET_BROKER_HA_STATUS", NoFields),
+    7100: ("REDRIVE_DEAD_LETTERS", RedriveDeadLetters),
 }
 
 # Calls of ours to clients and brokers.
+REDRIVE_DEAD_LETTERS: Final = 7100
 CHECK_TRANSACTION_STATE: Final = 39
 NOTIFY_CONSUMER_IDS_CHANGED: Final = 40
 RESET_CONSUMER_CLIENT_OFFSET: Final = 220
