@@ -85,7 +85,7 @@ def assemble(
         settings, core.writer, core.topics, core.members, clock, core.stats, core.store_host
     )
     pop = PopRoom(settings, core, timer.clockwork.delivered_until)
-    redrive = RedriveRoom(store, core.writer, core.topics, core.offsets)
+    redrive = RedriveRoom(store, core.topics, core.offsets)
     retention = TopicRetentionRoom(settings, store, core.topics, clock)
     dedup = DedupRoom(settings, store, core.writer, core.topics, clock)
     lifetime = TimeToLiveRoom(store, core.topics, clock)
