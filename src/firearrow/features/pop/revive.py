@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from firearrow.broker.groups import Groups
 from firearrow.broker.offsets import ConsumerOffsets
@@ -22,7 +21,8 @@ from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
 from firearrow.codec.record import RecordError, decode_record, split_records
 from firearrow.features.pop import checkpoints, copies
-from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint, Key
+from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint
+from firearrow.features.pop.inflight import Open, ReviveQueue
 from firearrow.model import names
 from firearrow.model.clock import Clock, Timer
 from firearrow.store import api
@@ -31,13 +31,10 @@ from firearrow.store.api import PutStatus, Store
 log = logging.getLogger(__name__)
 
 REVIVE_GROUP: Final = names.SYSTEM_GROUP_PREFIX + "REVIVE_GROUP"
-SETTLE_MS: Final = 2000  # acknowledgements may come into the revive topic so much later
-# An acknowledgement without a check point is kept so long, and so many of them.
-EARLY_MS: Final = 10_000
-EARLY_MAX: Final = 100_000
 # The timer delivers again what it delivered in the last second before a kill.
 AGAIN_MS: Final = 5_000
 AGAIN_RECORDS_MAX: Final = 100_000
+REMEMBERED_S: Final = 60.0
 RECORDS_A_STEP: Final = 32
 MESSAGES_A_STEP: Final = 64
 RETRY_QUEUES: Final = 1
@@ -58,111 +55,6 @@ class ReviveSettings(Protocol):
 
 class _Refused(Exception):  # noqa: N818
     """The store takes nothing now: go on later where we are."""
-
-
-class _Open:
-    """A check point that is not settled."""
-
-    __slots__ = ("bits", "key", "point", "revive_offset")
-
-    def __init__(self, point: CheckPoint, key: Key, revive_offset: int) -> None:
-        self.point = point
-        self.key = key
-        self.revive_offset = revive_offset
-        self.bits = (1 << len(point.offsets)) - 1  # of the messages that are not acknowledged
-
-    def acknowledge(self, offsets: list[int]) -> None:
-        acked = set(offsets)
-        for index, offset in enumerate(self.point.offsets):
-            if offset in acked:
-                self.bits &= ~(1 << index)
-
-
-class _Early(NamedTuple):
-    """An acknowledgement whose check point did not come yet."""
-
-    until_ms: int  # after this time of the queue it is forgotten
-    key: Key
-    offsets: list[int]
-
-
-class _ReviveQueue:
-    """Reading state of one queue of the revive topic.
-
-    Check points are settled in the order in which they stand in the queue: so everything before
-    the committed place is over, and nothing behind it, whenever the broker is killed.
-    """
-
-    def __init__(self, queue_id: int, begin: int) -> None:
-        self.queue_id = queue_id
-        self.next_offset = begin
-        self.watermark_ms = 0  # what fell due before this was read
-        self.by_key: dict[Key, _Open] = {}
-        self.in_order: deque[_Open] = deque()
-        self.early: deque[_Early] = deque()
-        # Settled before the start: the timer may deliver them once more after a kill.
-        self.over: set[Key] = set()
-
-    def __len__(self) -> int:
-        return len(self.in_order)
-
-    @property
-    def settled(self) -> int:
-        """The last offset before which everything is over, itself included."""
-        return (self.in_order[0].revive_offset if self.in_order else self.next_offset) - 1
-
-    def add(self, point: CheckPoint, key: Key, revive_offset: int) -> None:
-        known = self.by_key.get(key)
-        if key in self.over or (known is not None and known.point.offsets == point.offsets):
-            return  # delivered twice
-        opened = _Open(point, key, revive_offset)
-        for early in self.early:
-            if early.key == key:
-                opened.acknowledge(early.offsets)
-        if opened.bits:
-            self.by_key[key] = opened
-            self.in_order.append(opened)
-
-    def acknowledge(self, ack: Acknowledgement, key: Key, stored_ms: int) -> None:
-        opened = self.by_key.get(key)
-        offsets = ack.all_offsets()
-        if opened is None:
-            # Mostly too late or a second time; after a kill, perhaps before its check point.
-            if len(self.early) == EARLY_MAX:
-                self.early.popleft()
-            until_ms = max(self.watermark_ms, stored_ms) + EARLY_MS
-            self.early.append(_Early(until_ms, key, offsets))
-            return
-        opened.acknowledge(offsets)
-        if not opened.bits:
-            del self.by_key[key]
-            self.drop_settled()
-
-    def drop_settled(self) -> None:
-        """Let go of check points at the head that have nothing open."""
-        in_order = self.in_order
-        while in_order and not in_order[0].bits:
-            opened = in_order.popleft()
-            if self.by_key.get(opened.key) is opened:
-                del self.by_key[opened.key]
-
-    def move_watermark(self, time_ms: int) -> None:
-        if time_ms > self.watermark_ms:
-            self.watermark_ms = time_ms
-            while self.early and self.early[0].until_ms < time_ms:
-                self.early.popleft()
-
-    def due(self) -> _Open | None:
-        """The next check point, where its time is over."""
-        if self.in_order:
-            opened = self.in_order[0]
-            if self.watermark_ms - opened.point.revive_ms > SETTLE_MS:
-                return opened
-        return None
-
-    def look_again_ms(self) -> int | None:
-        """When the next one falls due."""
-        return self.in_order[0].point.revive_ms + SETTLE_MS + 1 if self.in_order else None
 
 
 class Revive:
@@ -193,7 +85,7 @@ class Revive:
         self._revive_topic = revive_topic
         self._host = host
         self._timed_until = timed_until
-        self._queues: dict[int, _ReviveQueue] = {}
+        self._queues: dict[int, ReviveQueue] = {}
         self._timer: Timer | None = None
         self._timer_at_s = 0.0
         self._running = False
@@ -207,8 +99,9 @@ class Revive:
         for queue_id in range(topic.read_queues if topic else 0):
             settled = self._offsets.find(self._revive_topic, REVIVE_GROUP, queue_id)
             begin = 0 if settled is None else settled + 1
-            self._queues[queue_id] = queue = _ReviveQueue(queue_id, begin)
+            self._queues[queue_id] = queue = ReviveQueue(queue_id, begin)
             self._remember_settled(queue)
+            self._clock.call_later(REMEMBERED_S, queue.over.clear)
         self._store.on_arrival(self._arrived, self._revive_topic)
         self._wake(0.0)
 
@@ -245,8 +138,8 @@ class Revive:
         try:
             for queue in self._queues.values():
                 more |= self._step(queue)
-        except _Refused as refused:
-            self._say_refused(str(refused))
+        except (_Refused, OSError) as error:
+            self._say_refused(str(error))
             self._wake(REFUSED_S)
             return
         if more:
@@ -265,7 +158,7 @@ class Revive:
 
     # -- one step of one queue
 
-    def _step(self, queue: _ReviveQueue) -> bool:
+    def _step(self, queue: ReviveQueue) -> bool:
         """Read a little, then settle a little; whether more can be done now."""
         more = queue.due() is not None or self._read(queue)  # no more than can be settled
         if not more:
@@ -282,14 +175,14 @@ class Revive:
                 self._store.when_durable(end, partial(self._commit, queue.queue_id, queue.settled))
         return more or budget <= 0
 
-    def _committed(self, queue: _ReviveQueue) -> int:
+    def _committed(self, queue: ReviveQueue) -> int:
         offset = self._offsets.find(self._revive_topic, REVIVE_GROUP, queue.queue_id)
         return -1 if offset is None else offset
 
     def _commit(self, queue_id: int, offset: int, durable: bool) -> None:
         self._offsets.commit_noted(self._revive_topic, REVIVE_GROUP, queue_id, offset)
 
-    def _read(self, queue: _ReviveQueue) -> bool:
+    def _read(self, queue: ReviveQueue) -> bool:
         """Take the next records; whether there may be more."""
         read = self._store.read(
             self._revive_topic, queue.queue_id, queue.next_offset, RECORDS_A_STEP
@@ -312,7 +205,7 @@ class Revive:
         queue.next_offset = read.next_offset
         return read.next_offset < read.max_offset
 
-    def _take(self, queue: _ReviveQueue, offset: int, data: bytes) -> None:
+    def _take(self, queue: ReviveQueue, offset: int, data: bytes) -> None:
         try:
             record = decode_record(data)
             found = checkpoints.read(record)
@@ -328,7 +221,7 @@ class Revive:
         if due_ms:
             queue.move_watermark(min(due_ms, record.store_timestamp))
 
-    def _remember_settled(self, queue: _ReviveQueue) -> None:
+    def _remember_settled(self, queue: ReviveQueue) -> None:
         """Read what was settled last: should the timer deliver it again, it stays settled."""
         begin, newest_ms = queue.next_offset, 0
         while begin > 0 and queue.next_offset - begin < AGAIN_RECORDS_MAX:
@@ -351,7 +244,7 @@ class Revive:
 
     # -- settle
 
-    def _settle(self, opened: _Open) -> int:
+    def _settle(self, opened: Open) -> int:
         """Give again what is open in a check point; the end of what was written in the log.
 
         Raises:
