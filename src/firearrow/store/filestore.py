@@ -111,7 +111,8 @@ class FileStore:
         self._unflushed: deque[tuple[ConsumeQueue, int, int, int]] = deque()
         self._tags: dict[bytes, int] = {}
         self._hidden: HidingRule | None = None
-        self._dispatches = settings.enable_lmq and settings.enable_multi_dispatch
+        self.dispatches = settings.enable_lmq and settings.enable_multi_dispatch
+        self._dispatches = self.dispatches  # off while a message goes into its own queue
         self.last_timestamp = 0
         self._hot_bytes = _memory_bytes() * settings.access_message_in_memory_max_ratio // 100
         self.refusal = ""  # why nothing may be appended now
@@ -135,8 +136,8 @@ class FileStore:
             refusal = self._refusal(message)
             if refusal is not None:
                 return refusal
-            if self._dispatches and (wanted := lmq.wanted(message)):
-                return self._append_dispatched(message, wanted)
+            if self._dispatches:
+                return self._append_dispatched(message)
             queue = self._queue(message.topic, message.queue_id)
         shape = queue.shape
         born_host = message.born_host
@@ -200,18 +201,27 @@ class FileStore:
 
     def _append_plain(self, message: Message) -> Put:
         """Into its own queue only."""
+        if self.dispatches and lmq.OFFSETS_MARK in message.properties:
+            properties = lmq.without_offsets(message.properties)
+            message = msgspec.structs.replace(message, properties=properties)
+        return self._append_own(message)
+
+    def _append_own(self, message: Message) -> Put:
         dispatches, self._dispatches = self._dispatches, False
         try:
             return self.append(message)
         finally:
             self._dispatches = dispatches
 
-    def _append_dispatched(self, message: Message, wanted: list[str]) -> Put:
+    def _append_dispatched(self, message: Message) -> Put:
         """Into its own queue, and at the end of each LMQ that it names."""
+        wanted = lmq.wanted(message)
+        if not wanted:
+            return self._append_plain(message)
         queues = {name: self._queue(name, lmq.QUEUE_ID) for name in wanted if lmq.is_queue(name)}
         offsets = ",".join(str(queues[n].next_offset) if n in queues else "" for n in wanted)
         properties = lmq.with_offsets(message.properties, offsets)
-        put = self._append_plain(msgspec.structs.replace(message, properties=properties))
+        put = self._append_own(msgspec.structs.replace(message, properties=properties))
         if put.physical_offset < 0:
             return put
         tags_code = self.tags_code(self.shape(message.topic), properties, put.store_timestamp)

@@ -26,13 +26,16 @@ _NEVER: Final = frozenset({names.SCHEDULE_TOPIC, names.TRANS_HALF_TOPIC, names.T
 
 def wanted(message: Message) -> list[str]:
     """What the message names, LMQs or not; empty when it is not to be dispatched."""
-    properties, topic = message.properties, message.topic
-    if DISPATCH_MARK not in properties or topic in _NEVER:
+    if DISPATCH_MARK not in message.properties or not _dispatches(message.topic):
         return []
-    if topic.startswith((names.RETRY_PREFIX, names.SYSTEM_TOPIC_PREFIX)):
-        return []
-    text = find_property(properties, DISPATCH) or b""
+    text = find_property(message.properties, DISPATCH) or b""
     return text.decode("utf-8", "replace").split(",") if text else []
+
+
+def _dispatches(topic: str) -> bool:
+    return topic not in _NEVER and not topic.startswith(
+        (names.RETRY_PREFIX, names.SYSTEM_TOPIC_PREFIX)
+    )
 
 
 def is_queue(name: str) -> bool:
@@ -47,15 +50,23 @@ def is_queue(name: str) -> bool:
 
 def with_offsets(properties: bytes, offsets: str) -> bytes:
     """The property string with these offsets, instead of those that it may have."""
+    properties = without_offsets(properties)
     if properties and properties[-1] != 2:
         properties += b"\x02"
-    pieces = [p for p in properties.split(b"\x02") if p and not p.startswith(OFFSETS_MARK)]
-    return b"\x02".join([*pieces, OFFSETS_MARK + offsets.encode(), b""])
+    return properties + OFFSETS_MARK + offsets.encode() + b"\x02"
 
 
-def places(properties: bytes) -> list[tuple[str, int]]:
-    """LMQs and offsets of a stored message."""
+def without_offsets(properties: bytes) -> bytes:
+    """Only the store gives offsets: those that a message brings along are of no dispatch of it."""
     if OFFSETS_MARK not in properties:
+        return properties
+    pieces = [p for p in properties.split(b"\x02") if p and not p.startswith(OFFSETS_MARK)]
+    return b"\x02".join([*pieces, b""])
+
+
+def places(topic: str, properties: bytes) -> list[tuple[str, int]]:
+    """LMQs and offsets of a stored message."""
+    if OFFSETS_MARK not in properties or not _dispatches(topic):
         return []
     queues = (find_property(properties, DISPATCH) or b"").decode("utf-8", "replace").split(",")
     offsets = (find_property(properties, OFFSETS) or b"").decode("utf-8", "replace").split(",")

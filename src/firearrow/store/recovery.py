@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # Java waits so long before it believes a checkpoint's times (``StoreCheckpoint.getMinTimestamp``).
 CHECKPOINT_SLACK_MS = 3000
+# Entries of a light message queue that may be missing; a larger gap is no gap of ours.
+GAP_MAX = 1 << 20
 
 
 def open_store(
@@ -177,12 +179,15 @@ def _walk(store: FileStore, position: int) -> int:
             tags_code = store.tags_code(
                 store.shape(record.topic), record.properties, record.store_timestamp
             )
-            places = [(record.topic, record.queue_id, record.queue_offset)]
-            places += [(name, lmq.QUEUE_ID, at) for name, at in lmq.places(record.properties)]
-            for topic, queue_id, offset in places:
-                _restart_if_recreated(store, (topic, queue_id), offset, last_phy)
-                last_phy[topic, queue_id] = position
-                store.restore_entry(topic, queue_id, offset, position, record.size, tags_code)
+            key = (record.topic, record.queue_id)
+            _restart_if_recreated(store, key, record.queue_offset, last_phy)
+            last_phy[key] = position
+            store.restore_entry(*key, record.queue_offset, position, record.size, tags_code)
+            for name, offset in lmq.places(record.topic, record.properties):
+                if store.dispatches and offset <= store.max_offset(name, lmq.QUEUE_ID) + GAP_MAX:
+                    store.restore_entry(
+                        name, lmq.QUEUE_ID, offset, position, record.size, tags_code
+                    )
         position = following
 
 

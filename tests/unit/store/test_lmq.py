@@ -92,6 +92,32 @@ def test_they_are_there_after_a_restart(tmp_path: Path, clean: bool, flush: str)
 V2 = {"a": "p", "c": "TBW102", "d": 4, "f": 0, "g": 0, "h": 0, "j": 0, "k": "false", "m": "false"}
 
 
+def test_copies_do_not_disturb_the_queue_after_a_kill(tmp_path: Path) -> None:
+    """A retry has the properties of its original, offsets of light queues among them; anybody can
+    send such a property."""
+    world = light(tmp_path)
+    client = world.connect()
+    client.heartbeat("group", {"parent": "*"})
+    for n in range(3):
+        client.produce("parent", b"%d" % n, properties=dispatch("%LMQ%a"))
+    forged = dispatch("%LMQ%a") + "INNER_MULTI_QUEUE_OFFSET\x010\x02"
+    client.produce("parent", b"3", properties=forged)
+    properties = (dispatch("%LMQ%a") + "INNER_MULTI_QUEUE_OFFSET\x019999999999\x02").encode()
+    tail = b"\0\0\0\1x" + len(properties).to_bytes(2) + properties
+    batch = (16 + len(tail)).to_bytes(4) + bytes(12) + tail
+    assert client.produce("parent", batch, batch=True).code == codes.SUCCESS
+    assert client.call(36, {"offset": 0, "group": "group", "delayLevel": 1}).code == codes.SUCCESS
+    world.clock.advance(2)
+    assert world.store.max_offset("%RETRY%group", 0) == 1
+    world.store.disk.unlock()  # as if the process had been killed
+    again = light(tmp_path)
+    client = again.connect()
+    assert bodies(client, "%LMQ%a") == [b"0", b"1", b"2", b"3"]
+    client.produce("parent", b"4", properties=dispatch("%LMQ%a"))
+    assert bodies(client, "%LMQ%a", offset=4) == [b"4"]
+    again.stop()
+
+
 def test_a_delayed_message_is_dispatched_when_it_is_delivered(tmp_path: Path) -> None:
     world = light(tmp_path)
     client = world.connect()
