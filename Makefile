@@ -9,7 +9,7 @@ up: $(STAMP)  ## run name server and broker in the foreground (ARGS="--store DIR
 	$(BIN)/firearrow up $(ARGS)
 
 test: $(STAMP)  ## the whole Python test suite
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto $(ARGS)
 
 check: $(STAMP)  ## lint, format, types, import directions
 	$(BIN)/ruff check .
