@@ -107,6 +107,9 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     enable_retry_topic_v2: bool = False
     retrieve_message_from_pop_retry_topic_v1: bool = True
     pop_from_retry_probability: Annotated[int, Meta(ge=0, le=100)] = 20
+    pop_from_retry_probability_for_priority: Annotated[int, Meta(ge=0, le=100)] = 0
+    priority_order_asc: bool = True
+    use_separate_retry_queue: bool = False
     pop_response_return_actual_retry_topic: bool = False
     init_pop_offset_by_check_msg_in_mem: bool = True
     max_pop_polling_size: Positive = 100_000

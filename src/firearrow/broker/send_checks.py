@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from typing import Protocol
+from typing import Final, Protocol
 
 from firearrow.broker.topics import Topics
+from firearrow.codec.properties import find_property
 from firearrow.model import codes, names
 from firearrow.model.clock import Clock
 from firearrow.model.topic import PERM_WRITE, Topic
@@ -13,6 +14,7 @@ from firearrow.protocol.remoting.command import Reply
 from firearrow.protocol.remoting.requests import SendMessage, SendMessageV2
 
 SendFields = SendMessage | SendMessageV2
+PRIORITY: Final = b"_SYS_MSG_PRIORITY_"
 
 
 class SendCheckSettings(Protocol):
@@ -52,6 +54,8 @@ class SendChecks:
                 f"request queueId[{queue_id}] is illegal, {topic.name} has "
                 f"{topic.read_queues} read and {topic.write_queues} write queues",
             )
+        if topic.prioritized:
+            queue_id = _queue_of_priority(fields.properties or "", topic, queue_id)
         return topic, queue_id
 
     def _topic(self, fields: SendFields) -> Topic | Reply:
@@ -77,3 +81,11 @@ class SendChecks:
 
     def refuse(self, code: int, remark: str) -> Reply:
         return Reply(code, remark, self.ext)
+
+
+def _queue_of_priority(properties: str, topic: Topic, otherwise: int) -> int:
+    """The queue of a message's priority; a higher one than there are queues is the highest."""
+    value = find_property(properties.encode(), PRIORITY)
+    if value is None or not value.isdigit() or not topic.write_queues:
+        return otherwise
+    return min(int(value), topic.write_queues - 1)

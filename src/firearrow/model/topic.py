@@ -42,6 +42,11 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
     def inherited(self) -> bool:
         return bool(self.perm & PERM_INHERIT)
 
+    @property
+    def prioritized(self) -> bool:
+        """Whether its queues are priorities, the last one the highest (RocketMQ 5.4)."""
+        return self.attributes.get("message.type") == "PRIORITY"
+
 
 class DataVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Version of a table that others copy (cluster.md 0.3)."""

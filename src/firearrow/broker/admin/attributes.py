@@ -42,8 +42,10 @@ TOPIC_ATTRIBUTES: Final = {
 }
 
 
-# Groups have none that anything here reads.
-GROUP_ATTRIBUTES: Final[dict[str, Attribute]] = {}
+GROUP_ATTRIBUTES: Final[dict[str, Attribute]] = {
+    # In how many of 100 pops the priorities of a topic count.
+    "priority.factor": Attribute(number(0, 100), changeable=True),
+}
 
 
 def parse(text: str | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ _SIZE_MAGIC = struct.Struct(">iI")
 _I2 = struct.Struct(">h")
 
 
-def revived(record: Record, retry_topic: str, pop_ms: int, host: bytes) -> Message:
+def revived(record: Record, retry_topic: str, queue_id: int, pop_ms: int, host: bytes) -> Message:
     """The copy of a message that nobody acknowledged: one try more, everything else the same."""
     properties = record.properties
     if properties and properties[-1:] != b"\x02":
@@ -27,7 +27,7 @@ def revived(record: Record, retry_topic: str, pop_ms: int, host: bytes) -> Messa
             properties += first
     return Message(
         topic=retry_topic,
-        queue_id=0,
+        queue_id=queue_id,
         body=record.body,
         properties=properties,
         born_timestamp=record.born_timestamp,

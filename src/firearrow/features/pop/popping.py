@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 import msgspec
@@ -52,11 +52,17 @@ _PASSED_BY: Final = frozenset(
 )
 
 
+# (topic, queue id or -1, random number) -> the queues to read, in order
+QueueOrder = Callable[[Topic, int, int], Iterator[tuple[Topic, int]]]
+
+
 class PopSettings(Protocol):
     broker_name: str
     enable_retry_topic_v2: bool
     retrieve_message_from_pop_retry_topic_v1: bool
     pop_from_retry_probability: int
+    pop_from_retry_probability_for_priority: int
+    priority_order_asc: bool
     revive_queue_num: int
 
 
@@ -72,6 +78,7 @@ class Pop(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     from_min: bool = False  # where a group without an offset starts
     order: bool = False
     attempt_id: str | None = None
+    priority_factor: int = 100  # of so many pops in 100 a topic's priorities count
 
 
 class Part(msgspec.Struct, gc=False):
@@ -172,15 +179,22 @@ class Popper:
         if wanted is not None and wanted.order:
             yield from _queues(topic, queue_id, draw)
             return
+        settings = self._settings
         retries = self._retry_topics(topic, group, draw)
-        retry_first = draw < self._settings.pop_from_retry_probability
+        retry_probability = settings.pop_from_retry_probability
+        queues: QueueOrder = _queues
+        if topic.prioritized:
+            retry_probability = settings.pop_from_retry_probability_for_priority
+            if wanted is not None and draw < wanted.priority_factor:
+                queues = _largest_first if settings.priority_order_asc else _smallest_first
+        retry_first = draw < retry_probability
         if retry_first:
             for retry in retries:
-                yield from _queues(retry, -1, draw)
-        yield from _queues(topic, queue_id, draw)
+                yield from queues(retry, -1, draw)
+        yield from queues(topic, queue_id, draw)
         if not retry_first:
             for retry in retries:
-                yield from _queues(retry, -1, draw)
+                yield from queues(retry, -1, draw)
 
     def _retry_topics(self, topic: Topic, group: str, draw: int) -> list[Topic]:
         """Those that exist, of both kinds of names; which one goes first is drawn."""
@@ -333,6 +347,14 @@ def _queues(topic: Topic, queue_id: int, draw: int) -> Iterator[tuple[Topic, int
     count = topic.read_queues
     for n in range(count):
         yield topic, (draw + n) % count
+
+
+def _smallest_first(topic: Topic, queue_id: int, _draw: int) -> Iterator[tuple[Topic, int]]:
+    return _queues(topic, queue_id, 0)
+
+
+def _largest_first(topic: Topic, queue_id: int, draw: int) -> Iterator[tuple[Topic, int]]:
+    return reversed(list(_smallest_first(topic, queue_id, draw)))
 
 
 def queue_offsets(read: Read, start: int) -> list[int]:

@@ -25,6 +25,7 @@ from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint
 from firearrow.features.pop.inflight import Open, ReviveQueue
 from firearrow.model import names
 from firearrow.model.clock import Clock, Timer
+from firearrow.model.topic import Topic
 from firearrow.store import api
 from firearrow.store.api import PutStatus, Store
 
@@ -51,6 +52,7 @@ class ReviveSettings(Protocol):
     enable_retry_topic_v2: bool
     revive_interval: int
     skip_when_ck_re_put_reach_max_times: bool
+    use_separate_retry_queue: bool
 
 
 class _Refused(Exception):  # noqa: N818
@@ -272,19 +274,30 @@ class Revive:
                 break
         return topic in self._topics.table and group in self._groups.table
 
+    def _create_retry(self, name: str, of: str, group: str) -> Topic:
+        origin = self._topics.table.get(of)
+        queues = RETRY_QUEUES
+        if self._settings.use_separate_retry_queue and origin is not None:
+            queues = max(queues, origin.write_queues)
+        retry = self._topics.create_retry(name, queues)
+        for queue_id in range(queues):
+            if self._offsets.find(name, group, queue_id) is None:
+                self._offsets.commit_noted(name, group, queue_id, 0)
+        return retry
+
     def _give_again(self, point: CheckPoint, topic: str, group: str, offset: int) -> int:
         entries = self._store.entries(topic, point.queue_id, offset, 1)
         data = self._store.record(entries[0].physical_offset) if entries else None
         if data is None:
             log.debug("%s queue %d has no message %d any more", topic, point.queue_id, offset)
             return 0
+        origin = topic
         if not topic.startswith(names.RETRY_PREFIX):
             topic = names.pop_retry_topic(group, topic, v2=self._settings.enable_retry_topic_v2)
-        if topic not in self._topics.table:
-            self._topics.create_retry(topic, RETRY_QUEUES)
-            if self._offsets.find(topic, group, 0) is None:
-                self._offsets.commit_noted(topic, group, 0, 0)
-        message = copies.revived(decode_record(data), topic, point.pop_ms, self._host)
+        retry = self._topics.table.get(topic) or self._create_retry(topic, origin, group)
+        # With a queue for each of the topic's, a message keeps its own: its priority.
+        queue_id = point.queue_id if point.queue_id < retry.write_queues else 0
+        message = copies.revived(decode_record(data), topic, queue_id, point.pop_ms, self._host)
         put = self._store.append(message)  # past the rooms: it was delayed once already
         if put.status is PutStatus.OK:
             self._refused = ""

@@ -231,7 +231,12 @@ class PopRoom(BaseRoom):
             from_min=fields.init_mode == INIT_MIN,
             order=fields.order,
             attempt_id=fields.attempt_id,
+            priority_factor=self._priority_factor(topic, group),
         )
+
+    def _priority_factor(self, topic: Topic, group: str) -> int:
+        found = self._core.groups.table.get(group) if topic.prioritized else None
+        return 100 if found is None else int(found.attributes.get("priority.factor", 100))
 
     def _subscription(
         self, topic: Topic, expression: str | None, expression_type: str | None
