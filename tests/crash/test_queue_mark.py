@@ -3,6 +3,7 @@ while a queue was being written are not, whatever became dirty after them."""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 from firearrow.model.background import InlineBackground
@@ -54,4 +55,39 @@ def test_entries_that_came_during_a_write_survive_a_kill(tmp_path: Path) -> None
     entries = store.entries("busy", 0, 0, DUE + 2)
     assert len(entries) == DUE + 2
     assert all(store.record(entry.physical_offset) for entry in entries)
+    store.disk.unlock()
+
+
+LOGICS_OFFSET_AT = 40  # StoreCheckpoint.logicsPhysicalOffset
+
+
+def test_what_another_broker_noted_does_not_outlive_the_entries_it_was_about(
+    tmp_path: Path,
+) -> None:
+    """A Java broker is killed, we open its store and are killed in turn: until our queues are
+    written, the checkpoint may not say that they are."""
+    clock, background = VirtualClock(), InlineBackground()
+    store = _open(tmp_path, clock, background)
+    for _ in range(DUE):
+        _append(store, "busy")
+    clock.advance(2)
+    end = store.log.end
+    store.disk.unlock()
+    # As the other one leaves it: later times, and the offset behind which nothing is missing.
+    checkpoint = tmp_path / "checkpoint"
+    fields = struct.pack(">qqqqqq", *(clock.now_ms() + 9000,) * 2, 0, 0, 0, end)
+    checkpoint.write_bytes(fields + checkpoint.read_bytes()[len(fields) :])
+
+    store = _open(tmp_path, clock, background)
+    assert store.max_offset("busy", 0) == DUE
+    queue_file = tmp_path / "consumequeue" / "busy" / "0" / f"{0:020d}"
+    written = queue_file.read_bytes().find(bytes(20)) // 20
+    (noted,) = struct.unpack_from(">q", checkpoint.read_bytes(), LOGICS_OFFSET_AT)
+    assert written < DUE
+    assert noted <= store.entries("busy", 0, written, 1)[0].physical_offset
+    (queues_time,) = struct.unpack_from(">q", checkpoint.read_bytes(), 8)
+    assert queues_time < store.store_time("busy", 0, written)
+    clock.advance(70)  # everything is written
+    (noted,) = struct.unpack_from(">q", checkpoint.read_bytes(), LOGICS_OFFSET_AT)
+    assert noted == end
     store.disk.unlock()

@@ -5,6 +5,12 @@
     8  end time of the last key index file that was filled and flushed
     8  flushed offset of the master (a slave's)
     8  confirmed physical offset
+    8  physical offset up to which all consume queues are on the disk (since 5.5.0)
+
+A 5.5.0 broker begins its recovery after a crash at the last file that does not start behind that
+offset; when it is 0, and in older versions, at the last file whose first record is not later than
+the second time (``ConsumeQueueStore.isMappedFileMatchedRecover``). It does not look at what the
+queues have, so both must be true at any moment, or it builds them with a gap.
 
 Java leaves the rest of its 4096 bytes alone; we keep an exact position there, from byte 1024:
     8  magic
@@ -27,7 +33,7 @@ from firearrow.store.disk import Disk
 FILE_BYTES: Final = 4096
 _MARK_AT: Final = 1024
 _MAGIC: Final = 0x4649524541525257
-_FIELDS = struct.Struct(">qqqqq")
+_FIELDS = struct.Struct(">qqqqqq")
 _MARK = struct.Struct(">qqqq")
 _CRC = struct.Struct(">I")
 
@@ -52,6 +58,7 @@ class Checkpoint(msgspec.Struct):
             self.index_time,
             self.master_flushed,
             self.confirmed,
+            max(0, self.dispatched),
         )
         mark = _MARK.pack(_MAGIC, self.dispatched, self.clean_end, self.log_time)
         return b"".join((fields, self.between, mark, _CRC.pack(zlib.crc32(mark))))
@@ -62,7 +69,7 @@ def load(disk: Disk, path: str) -> Checkpoint:
     if disk.size(path) < _FIELDS.size:
         return Checkpoint()
     data = disk.read(path)
-    checkpoint = Checkpoint(*_FIELDS.unpack_from(data))
+    checkpoint = Checkpoint(*_FIELDS.unpack_from(data)[:-1])
     checkpoint.between = data[_FIELDS.size : _MARK_AT].ljust(_MARK_AT - _FIELDS.size, b"\0")
     mark = data[_MARK_AT : _MARK_AT + _MARK.size + _CRC.size]
     if len(mark) == _MARK.size + _CRC.size:

@@ -74,6 +74,7 @@ def _recover(store: FileStore) -> None:
     _load_queues(store)
     started_s = store.clock.monotonic()
     start = _start_of_walk(store, crashed)
+    _note_start(store, start)
     _trim_queues(store, start, crashed=crashed)
     end = _walk(store, start)
     store.log.set_end(end)
@@ -124,6 +125,20 @@ def _start_of_walk(store: FileStore, crashed: bool) -> int:
         if record is not None and 0 < record.store_timestamp <= limit:
             return file.start
     return first
+
+
+def _note_start(store: FileStore, start: int) -> None:
+    """The queues are about to lose what lies behind the start, until they are written again; a
+    broker that opens the store after a kill in between must not rely on it."""
+    saved = store.checkpoint
+    if saved.dispatched == start:
+        return
+    record, _ = store.log.scan(start) if store.log.files else (None, 0)
+    if record is not None:
+        saved.queues_time = min(saved.queues_time, record.store_timestamp - 1)
+    saved.dispatched, saved.clean_end = start, -1
+    store.checkpoint_writer()()
+    store.disk.sync_files([f"{store.root}/checkpoint"])
 
 
 def _ends_at(store: FileStore, mark: int) -> bool:
