@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from interop.remoting import Remote
+from interop.remoting import Answer
 
 from firearrow.codec.properties import parse_properties
 from firearrow.codec.record import Record, decode_record, split_records
@@ -15,10 +16,23 @@ from firearrow.codec.record import Record, decode_record, split_records
 SCHEDULE = "SCHEDULE_TOPIC_XXXX"
 SCHEDULE_QUEUES = 18
 ASKER = "asker"
+FOUND_MAX = 60
 FOREVER_MS = 2**63 - 1
 SETTLE_SECONDS_MAX = 20
 
 Answers = dict[str, Any]  # question -> answer
+
+
+class Asked(Protocol):
+    """Who is asked: a broker at the other end of a connection, or in a test."""
+
+    def call(
+        self, code: int, ext: Mapping[str, object] | None = None, body: bytes = b""
+    ) -> Answer: ...
+
+    def ask(
+        self, code: int, ext: Mapping[str, object] | None = None, body: bytes = b""
+    ) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +43,7 @@ class Queue:
     decoded: list[Record]
 
 
-def await_dispatch(remote: Remote) -> None:
+def await_dispatch(remote: Asked) -> None:
     """Wait until everything that was accepted is readable and found by key."""
     deadline = time.monotonic() + SETTLE_SECONDS_MAX
     while True:
@@ -41,13 +55,13 @@ def await_dispatch(remote: Remote) -> None:
         time.sleep(0.05)
 
 
-def bounds(remote: Remote, topic: str, queue_id: int) -> tuple[int, int]:
+def bounds(remote: Asked, topic: str, queue_id: int) -> tuple[int, int]:
     fields = {"topic": topic, "queueId": queue_id}
     low, high = (int(remote.ask(code, fields).ext["offset"]) for code in (31, 30))
     return low, high
 
 
-def read_queue(remote: Remote, topic: str, queue_id: int) -> Queue:
+def read_queue(remote: Asked, topic: str, queue_id: int) -> Queue:
     """Pull everything."""
     offset, high = bounds(remote, topic, queue_id)
     records: list[bytes] = []
@@ -75,7 +89,7 @@ def read_queue(remote: Remote, topic: str, queue_id: int) -> Queue:
     return Queue(records, [decode_record(record, check_crc=True) for record in records])
 
 
-def ask_everything(remote: Remote, topics: Mapping[str, int]) -> Answers:
+def ask_everything(remote: Asked, topics: Mapping[str, int]) -> Answers:
     """The answers to all questions about the queues of these topics, and about the whole store."""
     await_dispatch(remote)
     answers: Answers = {}
@@ -88,7 +102,7 @@ def ask_everything(remote: Remote, topics: Mapping[str, int]) -> Answers:
     return answers
 
 
-def _of_queue(remote: Remote, topic: str, queue_id: int, queue: Queue) -> Answers:
+def _of_queue(remote: Asked, topic: str, queue_id: int, queue: Queue) -> Answers:
     where = f"{topic[:20]} {queue_id}"
     fields = {"topic": topic, "queueId": queue_id}
     answers: Answers = {
@@ -108,10 +122,12 @@ def _of_queue(remote: Remote, topic: str, queue_id: int, queue: Queue) -> Answer
             answers[f"{boundary} {where} {moment}"] = remote.ask(29, asked).ext["offset"]
     for key in _keys(queue):
         answers[f"key {topic[:20]} {key}"] = find_key(remote, topic, key)
+    for tag in sorted({tag for n in queue.decoded if (tag := _tag(n))}):
+        answers[f"tag {topic[:20]} {tag}"] = find_key(remote, topic, tag, indexType="T")
     return answers
 
 
-def _entries(remote: Remote, topic: str, queue_id: int) -> Iterator[tuple[int, int, int]]:
+def _entries(remote: Asked, topic: str, queue_id: int) -> Iterator[tuple[int, int, int]]:
     """(physical offset, size, tags code) of every entry; an answer ends where a file does."""
     index, high = bounds(remote, topic, queue_id)
     while index < high:
@@ -141,26 +157,48 @@ def _keys(queue: Queue) -> Iterator[str]:
     yield "no-such-key"
 
 
-def find_key(remote: Remote, topic: str, key: str) -> list[int]:
-    """Physical offsets of the records with a key. After a crash Java indexes a last one twice."""
-    fields = {"topic": topic, "key": key, "maxNum": 64, "beginTimestamp": 0}
+def _tag(record: Record) -> str:
+    return parse_properties(record.properties).get("TAGS", "")
+
+
+def find_key(remote: Asked, topic: str, key: str, **more: str) -> list[int]:
+    """Physical offsets of the newest records with a key. After a crash Java has one twice, which
+    is among the 64 that an answer may have."""
+    fields = {"topic": topic, "key": key, "maxNum": 64, "beginTimestamp": 0, **more}
     answer = remote.call(12, {**fields, "endTimestamp": FOREVER_MS})
-    return sorted({decode_record(found).physical_offset for found in split_records(answer.body)})
+    found = {decode_record(record).physical_offset for record in split_records(answer.body)}
+    return sorted(found)[-FOUND_MAX:]
 
 
-def _of_store(remote: Remote) -> Answers:
+def _of_store(remote: Asked) -> Answers:
     runtime = remote.ask(28).json()["table"]
     answers: Answers = {"first offset of the log": runtime["commitLogMinOffset"]}
     for name, config in remote.ask(21).json()["topicConfigTable"].items():
         answers[f"topic {name}"] = config
     for name, config in remote.ask(201).json()["subscriptionGroupTable"].items():
         answers[f"group {name}"] = config
-    for key, offsets in remote.ask(43).json()["offsetTable"].items():
+    for key, offsets in _offsets(remote).items():
         answers[f"committed {key}"] = offsets
+    for group in sorted({key.rpartition("@")[2] for key in _offsets(remote)}):
+        topics = remote.ask(343, {"group": group}).json()["topicList"] or []
+        answers[f"topics of {group}"] = sorted(topics)
     for level, offset in remote.ask(45).json()["offsetTable"].items():
         if offset:
             answers[f"delay progress {level}"] = offset
     return answers
+
+
+def _offsets(remote: Asked) -> dict[str, Any]:
+    return dict(remote.ask(43).json()["offsetTable"])
+
+
+def plain(answer: Any) -> Any:
+    """The answer as JSON keeps it: bytes, which stand in the log, as their size and CRC."""
+    if isinstance(answer, bytes):
+        return f"{len(answer)} bytes, CRC {zlib.crc32(answer):08x}"
+    if isinstance(answer, list | tuple):
+        return [plain(item) for item in answer]
+    return answer
 
 
 def differences(expected: Answers, found: Answers) -> list[str]:

@@ -14,6 +14,7 @@ from firearrow.protocol.remoting.requests import QueryConsumeQueue, QueryMessage
 from firearrow.protocol.remoting.session import answer
 from firearrow.store.api import Store
 
+TAG_INDEX: Final = "T"  # the key is a tag (since 5.5.0)
 ENTRIES_MAX: Final = 10_000
 _encode = msgspec.json.Encoder().encode
 
@@ -49,7 +50,7 @@ class Queries:
         count = min(max(count, 0), self._settings.max_msgs_num_batch)
         self._store.query_keys(
             fields.topic,
-            fields.key,
+            f"T#{fields.key}" if fields.index_type == TAG_INDEX else fields.key,
             count,
             fields.begin_ms,
             fields.end_ms,

@@ -29,6 +29,8 @@ BUSY_S: Final = 0.02
 LAG_BYTES_MAX: Final = 1024 * 1024 * 1024
 RETRY_S: Final = 5.0
 SYNC_S: Final = 60.0
+# Before a tag, which is a key since 5.5.0 (``MessageConst.INDEX_TAG_TYPE``).
+TAG_MARK: Final = b"T#"
 
 Found = Callable[[list[bytes], int, int], None]
 
@@ -143,6 +145,9 @@ class KeyIndex:
         more = find_property(record.properties, b"KEYS")
         if more:
             keys += [key for key in more.split(b" ") if key]
+        tags = find_property(record.properties, b"TAGS")
+        if tags:
+            keys.append(TAG_MARK + tags)
         file = None
         for key in keys:
             file = self._writable()

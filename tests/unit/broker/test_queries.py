@@ -71,6 +71,13 @@ def test_the_unique_key_finds_its_message_whatever_the_number(
     assert len(bodies(query(world, client, "k", maxNum=2))) == 2
 
 
+def test_a_tag_is_a_key_of_its_own_kind(world: World, client: Connection) -> None:
+    client.produce("orders", b"one", properties="UNIQ_KEY\x01u1\x02TAGS\x01TagA\x02")
+    client.produce("orders", b"two", properties="UNIQ_KEY\x01u2\x02KEYS\x01TagA\x02")
+    assert bodies(query(world, client, "TagA", indexType="T")) == [b"one"]
+    assert bodies(query(world, client, "TagA")) == [b"two"]
+
+
 def test_many_index_files(world: World, client: Connection) -> None:
     """A file of the test's broker holds 3,999 keys, of which each message has two."""
     for n in range(5000):
