@@ -82,7 +82,8 @@ class LocalServer(ABC):
     """A name server and a broker on loopback, or one of them.
 
     A port of 0 leaves its server out; a broker alone registers with ``namesrv_addr``. ``settings``
-    are lines of a broker.conf. The store lasts as long as the object, unless ``store`` is given.
+    are lines of a broker.conf, ``namesrv_settings`` of a namesrv.conf. The store lasts as long as
+    the object, unless ``store`` is given.
     """
 
     name: str
@@ -94,6 +95,7 @@ class LocalServer(ABC):
         *,
         namesrv_addr: str = "",
         settings: Mapping[str, object] | None = None,
+        namesrv_settings: Mapping[str, object] | None = None,
         store: Path | None = None,
     ) -> None:
         self.namesrv_port = namesrv_port
@@ -101,6 +103,7 @@ class LocalServer(ABC):
         self.namesrv = f"127.0.0.1:{namesrv_port}" if namesrv_port else namesrv_addr
         self.broker = f"127.0.0.1:{broker_port}"
         self.settings = dict(settings or {})
+        self.namesrv_settings = dict(namesrv_settings or {})
         self.directory = Path(tempfile.mkdtemp(prefix="firearrow-interop-"))
         self.store = store or self.directory / "store"
         self._running: list[Process] = []
@@ -108,6 +111,10 @@ class LocalServer(ABC):
     @abstractmethod
     def _start(self) -> None:
         """Start every process, each appended to ``_running``."""
+
+    def start(self) -> None:
+        """Start again what was stopped or killed."""
+        self._start()
 
     def stop(self) -> None:
         while self._running:
@@ -161,9 +168,10 @@ class FirearrowServer(LocalServer):
         elif self.namesrv:
             command += ["--namesrv-addr", self.namesrv]
         if self.broker_port:
-            settings = self.directory / "broker.conf"
-            settings.write_text(_properties(self.settings))
-            command += ["--broker-port", str(self.broker_port), "--config", str(settings)]
+            command += ["--broker-port", str(self.broker_port)]
+        file = self.directory / f"{what}.conf"
+        file.write_text(_properties(self.settings if self.broker_port else self.namesrv_settings))
+        command += ["--config", str(file)]
         output = self.directory / "firearrow.out"
         self._running.append(Process(command, "firearrow ready in ", output))
 
@@ -190,7 +198,7 @@ class JavaServer(LocalServer):
         self._broker()
 
     def _namesrv(self) -> None:
-        settings = {"listenPort": self.namesrv_port}
+        settings = {"listenPort": self.namesrv_port, **self.namesrv_settings}
         self._java("namesrv", "128m", "org.apache.rocketmq.namesrv.NamesrvStartup", settings)
 
     def _broker(self) -> None:
