@@ -72,6 +72,12 @@ class Groups:
             self._put(group)
         return group
 
+    def exists(self, name: str) -> bool:
+        """Whether there is such a group now; nothing is made."""
+        return name in self.table or (
+            self._settings.enable_lmq and name.startswith(names.LMQ_PREFIX)
+        )
+
     def _may_create(self, name: str) -> bool:
         allowed = self._settings.auto_create_subscription_group or names.is_system_group(name)
         return allowed and names.group_error(name) is None

@@ -104,9 +104,10 @@ class ConsumerOffsets:
     def commit_noted(self, topic: str, group: str, queue_id: int, offset: int) -> None:
         """The same, and a kill before the next save does not lose it: for offsets that the broker
         itself moves on, where going back would hand messages out twice."""
-        queues = self.committed.get((topic, group))
-        if queues is None or queues.get(queue_id) != offset:
-            self.commit(topic, group, queue_id, offset)
+        key = (topic, group)
+        before = self.committed.get(key, {}).get(queue_id)
+        self.commit(topic, group, queue_id, offset)
+        if before != offset and self.committed.get(key, {}).get(queue_id) == offset:
             self._store.note_config(self._file, _encode((topic, group, queue_id, offset)))
 
     def note_pull(self, topic: str, group: str, queue_id: int, next_offset: int) -> None:
@@ -178,7 +179,7 @@ class ConsumerOffsets:
         for key in keys:
             if self.committed.pop(key, None) is not None:
                 # After a kill, offsets that were noted must not count for a topic made anew.
-                self._store.note_config(OFFSETS_FILE, _encode((*key, None, None)))
+                self._store.note_config(self._file, _encode((*key, None, None)))
             self.pulled.pop(key, None)
             self._resets.pop(key, None)
             self._dirty = True

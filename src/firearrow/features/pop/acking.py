@@ -24,7 +24,6 @@ from firearrow.features.pop.popping import ILLEGAL
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.message import Message
-from firearrow.model.topic import Topic
 from firearrow.store.api import PutStatus, Store
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class Acker:
     def check(self, topic: str, queue_id: int, offset: int, *, above: int) -> Outcome | None:
         """Why a message cannot be acknowledged, in RocketMQ's order; ``above``: so many offsets
         behind the last one still count."""
-        found = self._topics.table.get(topic)
+        found = self._topics.find(topic)
         if found is None:
             return Outcome(codes.TOPIC_NOT_EXIST, f"topic[{topic}] not exist, apply first please!")
         if not 0 <= queue_id < found.read_queues:
@@ -126,7 +125,7 @@ class Acker:
         self, topic: str, group: str, offsets: list[int], handle: Handle
     ) -> Outcome:
         """Some messages of one check point; those that the queue does not have are left out."""
-        found = self._topics.table.get(topic)
+        found = self._topics.find(topic)
         if found is None or not 0 <= handle.queue_id < found.read_queues:
             return Outcome()
         low = self._store.min_offset(topic, handle.queue_id)
@@ -175,7 +174,7 @@ class Acker:
         )
 
     def _revives(self, queue_id: int) -> bool:
-        topic: Topic | None = self._topics.table.get(self._revive_topic)
+        topic = self._topics.table.get(self._revive_topic)
         return topic is not None and 0 <= queue_id < topic.write_queues
 
     def _acknowledge_ordered(self, queue: Queue, offset: int, pop_ms: int) -> Outcome:

@@ -247,11 +247,11 @@ class Orders:
         oldest_ms = self._clock.now_ms() - FORGET_MS
         for queue, batch in list(self.table.items()):
             name, group, queue_id = queue
-            topic = self._topics.table.get(name)
+            topic = self._topics.find(name)
             if (
                 topic is None
                 or queue_id >= topic.read_queues
-                or group not in self._groups.table
+                or not self._groups.exists(group)
                 or batch.handed_out_ms < oldest_ms
             ):
                 del self.table[queue]

@@ -18,7 +18,7 @@ from firearrow.broker.stats import BrokerStats
 from firearrow.broker.subscription import Subscription
 from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
-from firearrow.codec.record import QUEUE_OFFSET_AT
+from firearrow.codec.record import PHYSICAL_OFFSET_AT, QUEUE_OFFSET_AT
 from firearrow.features.pop import checkpoints
 from firearrow.features.pop.checkpoints import CheckPoint
 from firearrow.features.pop.handles import NORMAL, ORDER_REVIVE_QUEUE, Handle, retry_flag
@@ -225,7 +225,14 @@ class Popper:
             return
         read, offset = self._read(queue, offset, room, wanted.subscription)
         if read.count:
-            part = Part(topic.name, queue_id, offset, queue_offsets(read, offset), read.records, {})
+            part = Part(
+                topic.name,
+                queue_id,
+                offset,
+                self._queue_offsets(topic.name, queue_id, read, offset),
+                read.records,
+                {},
+            )
             if not self._leave_trace(wanted, popped, queue, part, read.next_offset):
                 popped.rest += read.count
                 return
@@ -256,6 +263,20 @@ class Popper:
             self._offsets.set(queue, offset)
             read = self._store.read(topic, queue_id, offset, room, tags_codes=codes, match=match)
         return read, offset
+
+    def _queue_offsets(self, topic: str, queue_id: int, read: Read, start: int) -> list[int]:
+        """The queue offset of every record of a read."""
+        if read.next_offset - start == read.count:
+            return list(range(start, read.next_offset))
+        starts = _starts(read.records, read.count)
+        if not topic.startswith(names.LMQ_PREFIX):
+            return [_OFFSET.unpack_from(read.records, at + QUEUE_OFFSET_AT)[0] for at in starts]
+        # The records of a light message queue tell their offset in another one.
+        entries = self._store.entries(topic, queue_id, start, read.next_offset - start)
+        by_place = {entry.physical_offset: entry.offset for entry in entries}
+        return [
+            by_place[_OFFSET.unpack_from(read.records, at + PHYSICAL_OFFSET_AT)[0]] for at in starts
+        ]
 
     def _leave_trace(
         self, wanted: Pop, popped: Popped, queue: Queue, part: Part, next_offset: int
@@ -315,7 +336,7 @@ class Popper:
                 offset = read.next_offset
                 read = self._store.read(source.name, source_queue, offset, room)
             if read.count:
-                offsets = queue_offsets(read, offset)
+                offsets = self._queue_offsets(source.name, source_queue, read, offset)
                 popped.parts.append(
                     Part(source.name, source_queue, offset, offsets, read.records, {})
                 )
@@ -357,14 +378,9 @@ def _largest_first(topic: Topic, queue_id: int, draw: int) -> Iterator[tuple[Top
     return reversed(list(_smallest_first(topic, queue_id, draw)))
 
 
-def queue_offsets(read: Read, start: int) -> list[int]:
-    """The queue offset of every record of a read."""
-    if read.next_offset - start == read.count:
-        return list(range(start, read.next_offset))
-    offsets = []
+def _starts(records: bytes, count: int) -> Iterator[int]:
+    """Where each record of a read begins."""
     position = 0
-    for _ in range(read.count):
-        (offset,) = _OFFSET.unpack_from(read.records, position + QUEUE_OFFSET_AT)
-        offsets.append(offset)
-        position += _SIZE.unpack_from(read.records, position)[0]
-    return offsets
+    for _ in range(count):
+        yield position
+        position += _SIZE.unpack_from(records, position)[0]

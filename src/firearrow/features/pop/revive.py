@@ -272,7 +272,7 @@ class Revive:
             if topic.startswith(prefix):
                 topic = topic.removeprefix(prefix)
                 break
-        return topic in self._topics.table and group in self._groups.table
+        return self._topics.find(topic) is not None and self._groups.exists(group)
 
     def _create_retry(self, name: str, of: str, group: str) -> Topic:
         origin = self._topics.table.get(of)

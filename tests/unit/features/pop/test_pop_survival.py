@@ -29,7 +29,6 @@ from firearrow.features.pop.checkpoints import CheckPoint, check_point_message
 from firearrow.model import codes
 from firearrow.model.clock import VirtualClock
 from firearrow.model.group import Group
-from firearrow.model.topic import Topic
 from firearrow.store.memory import MemoryDisk
 
 REVIVE = "rmq_sys_REVIVE_LOG_DefaultCluster"
@@ -344,20 +343,36 @@ def test_8835_an_acknowledgement_without_a_broker_name_counts(
     assert drain(world, client, 30) == []
 
 
-def test_9105_light_queues_are_popped_once(tmp_path: Path) -> None:
-    world = World(tmp_path)
+def test_9105_light_message_queues_are_popped_once(tmp_path: Path) -> None:
+    settings = BrokerSettings(enable_lmq=True, enable_multi_dispatch=True)
+    world = World(tmp_path, settings)
     client = world.connect()
     topic, group = "%LMQ%light", "%LMQ%group"
-    world.core.topics.create(Topic(name=topic, read_queues=1, write_queues=1))
-    produce(client, *(b"%d" % n for n in range(6)), topic=topic)
+    produce(client, b"not for it")
+    for n in range(6):
+        tag = "ab"[n % 2]
+        properties = f"TAGS\x01{tag}\x02INNER_MULTI_DISPATCH\x01{topic},%LMQ%other\x02"
+        produce(client, b"%d" % n, properties=properties)
     seen = []
     for _ in range(2):
-        seen += bodies(pop(client, topic, consumerGroup=group, maxMsgNums=2))
+        answer = client.call(POP, pop_fields(topic, consumerGroup=group, maxMsgNums=2))
+        seen += [record.body for record in answer.records()]
         world.clock.advance(1)
     world.stop()
-    world = World(tmp_path, clock=world.clock)
+    world = World(tmp_path, settings, clock=world.clock)
     client = world.connect()
-    seen += bodies(pop(client, topic, consumerGroup=group, maxMsgNums=2))
+    answer = client.call(POP, pop_fields(topic, consumerGroup=group, maxMsgNums=2))
+    assert answer.ext["msgOffsetInfo"] == "0 0 4,5"
+    seen += [record.body for record in answer.records()]
     assert seen == [b"%d" % n for n in range(6)]
     assert pop(client, topic, consumerGroup=group) == []
+    filtered = pop_fields("%LMQ%other", consumerGroup=group, exp="b")
+    assert client.call(POP, filtered).ext["msgOffsetInfo"] == "0 0 1,3,5"
+    fields = answer.ext
+    handle = f"4 {fields['popTime']} 10000 {fields['reviveQid']} 0 broker-a 0 4"
+    acked = {"consumerGroup": group, "topic": topic, "queueId": 0, "extraInfo": handle}
+    assert client.call(200051, acked | {"offset": 4}).code == codes.SUCCESS
+    world.clock.advance(20)
+    again = client.call(POP, pop_fields(topic, consumerGroup=group))
+    assert [record.body for record in again.records()] == [b"0", b"1", b"2", b"3", b"5"]
     world.stop()
