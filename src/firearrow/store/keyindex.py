@@ -28,6 +28,7 @@ SLICE_RECORDS: Final = 32  # a tenth of a millisecond: nobody notices the wait
 BUSY_S: Final = 0.02
 LAG_BYTES_MAX: Final = 1024 * 1024 * 1024
 RETRY_S: Final = 5.0
+SAME_HASH_MAX: Final = 16  # keys of one record with one hash
 SYNC_S: Final = 60.0
 # Before a tag, which is a key since 5.5.0 (``MessageConst.INDEX_TAG_TYPE``).
 TAG_MARK: Final = b"T#"
@@ -45,6 +46,7 @@ class KeyIndex:
         self._shape = Shape(settings.max_hash_slot_num, settings.max_index_num)
         self._files: list[IndexFile] = []
         self._position = 0  # of the next record to index
+        self._half_indexed = -1  # the record whose first keys were the last of a file
         self._log_end_seen = 0
         self._scheduled = False
         self._waiting: list[Callable[[], None]] = []
@@ -78,8 +80,8 @@ class KeyIndex:
         self._position = store.log.min_offset
         if self._files and self._files[-1].count > 1:
             last = self._files[-1].end_offset
-            record = store.log.record_at(last) if last >= self._position else None
-            self._position = max(self._position, last + len(record) if record else 0)
+            if last >= self._position and store.log.record_at(last):
+                self._position = self._half_indexed = last
         self._log_end_seen = store.log.end
 
     # -- building
@@ -150,10 +152,20 @@ class KeyIndex:
             keys.append(TAG_MARK + tags)
         file = None
         for key in keys:
-            file = self._writable()
             hashed = key_hash(record.topic, key.decode("utf-8", "replace"))
+            if record.physical_offset == self._half_indexed and self._knows(hashed):
+                continue
+            file = self._writable()
             file.put(hashed, record.physical_offset, record.store_timestamp)
         return file
+
+    def _knows(self, hashed: int) -> bool:
+        """Whether the record at which the files ended when they were opened has this key there."""
+        forever = 1 << 62
+        return any(
+            self._half_indexed in file.find(hashed, SAME_HASH_MAX, 0, forever)
+            for file in self._files[-2:]
+        )
 
     def _writable(self) -> IndexFile:
         file = self._files[-1] if self._files else None

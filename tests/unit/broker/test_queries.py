@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.brokers import Answered, Connection, World
+from tests.support.brokers import Answered, Connection, World, properties_of
 
 from firearrow.config import BrokerSettings
 from firearrow.model import codes
@@ -103,6 +103,27 @@ def test_keys_are_found_after_a_restart(tmp_path: Path, clean: bool) -> None:
     assert [bodies(query(world, client, f"key-{n}")) for n in range(10)] == [
         [b"%d" % n] for n in range(10)
     ]
+    world.stop()
+
+
+def test_keys_of_a_record_that_lie_in_two_files(tmp_path: Path) -> None:
+    """A full file is kept after a kill, the next one, which has the record's last key, is not."""
+    settings = BrokerSettings()
+    settings.flush_consume_queue_thorough_interval = 1000
+    world = World(tmp_path, settings, max_index_num=4)  # three keys a file
+    client = world.connect()
+    for n in range(2):
+        send(client, b"%d" % n, f"key-{n}")
+    assert bodies(query(world, client, "key-1")) == [b"1"]
+    world.clock.advance(3)  # the checkpoint knows of the full file
+    world.store.disk.unlock()  # as if the process had been killed
+    world = World(tmp_path, max_index_num=4)
+    client = world.connect()
+    for n in range(2):
+        assert bodies(query(world, client, f"key-{n}")) == [b"%d" % n]
+    for record in client.pull("orders").records():
+        unique = properties_of(record)["UNIQ_KEY"]
+        assert len(bodies(query(world, client, unique))) == 1
     world.stop()
 
 
