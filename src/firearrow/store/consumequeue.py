@@ -12,6 +12,7 @@ read from the file. The file can be rebuilt from the log, so it is written lazil
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,7 @@ from firearrow.store.disk import Disk
 ENTRY_BYTES: Final = 20
 ENTRY: Final = struct.Struct(">qiq")
 # Stands where no message ever was, so that entry n stays at byte n * 20 (storage.md 3.2).
+BLOCK_ENTRIES: Final = 200
 FILLER_SIZE: Final = 0x7FFFFFFF
 FILLER: Final = ENTRY.pack(0, FILLER_SIZE, 0)
 TOPIC_BYTES_V1_MAX: Final = 127
@@ -158,18 +160,26 @@ class QueueFiles:
 
     def find_end(self, topic: str, queue_id: int, start: int, log_end: int | None = None) -> int:
         """Entries in the file that starts at ``start`` up to the first unused one, or the first
-        that points behind ``log_end``. Offsets grow, so this is a binary search."""
-        low, high = 0, self.file_bytes // ENTRY_BYTES
-        while low < high:
-            middle = (low + high) // 2
-            phy, size, _ = self._entry(topic, queue_id, start // ENTRY_BYTES + middle)
-            used = phy >= 0 and size > 0
-            before_all = size == FILLER_SIZE and phy == 0
-            if used and (log_end is None or phy < log_end or before_all):
-                low = middle + 1
-            else:
+        that points behind ``log_end``. Offsets grow, so this is a binary search; it begins near the
+        start of the file, where most queues end, and its last steps are one read."""
+        first, low, high = start // ENTRY_BYTES, 0, self.file_bytes // ENTRY_BYTES
+
+        def behind(entry: tuple[int, int, int]) -> bool:
+            phy, size, _ = entry
+            if phy < 0 or size <= 0:
+                return True
+            return log_end is not None and phy >= log_end and (size != FILLER_SIZE or phy > 0)
+
+        middle = BLOCK_ENTRIES
+        while high - low > BLOCK_ENTRIES:
+            if behind(self._entry(topic, queue_id, first + middle)):
                 high = middle
-        return low
+            else:
+                low = middle + 1
+            middle = (low + high) // 2
+        data = self.read(topic, queue_id, first + low, high - low)
+        entries = list(ENTRY.iter_unpack(data[: len(data) // ENTRY_BYTES * ENTRY_BYTES]))
+        return low + bisect_left(entries, True, key=behind)
 
     def _entry(self, topic: str, queue_id: int, offset: int) -> tuple[int, int, int]:
         data = self.read(topic, queue_id, offset, 1)

@@ -527,14 +527,15 @@ class FileStore:
         """Move the queue's minimum past entries whose records are gone (storage.md 3.4)."""
         minimum = self.log.min_offset
         low, high = queue.min_offset, queue.max_offset
+        middle = low  # mostly it stays
         while low < high:
-            middle = (low + high) // 2
             entry = self.files.entry(queue, middle)
             before_all = entry is not None and entry[1] == FILLER_SIZE and entry[0] == 0
             if entry is None or before_all or entry[0] < minimum:
                 low = middle + 1
             else:
                 high = middle
+            middle = (low + high) // 2
         queue.min_offset = low
 
     # -- state

@@ -71,17 +71,18 @@ def _recover(store: FileStore) -> None:
     store.checkpoint = checkpoint.load(disk, f"{root}/checkpoint")
     store.last_timestamp = store.checkpoint.log_time
     store.log.load()
-    _load_queues(store)
+    last = _load_queues(store)
     started_s = store.clock.monotonic()
-    start = _start_of_walk(store, crashed)
+    start = _start_of_walk(store, last, crashed=crashed)
     _note_start(store, start)
-    _trim_queues(store, start, crashed=crashed)
+    _trim_queues(store, last, start, crashed=crashed)
     end = _walk(store, start)
     store.log.set_end(end)
-    _drop_entries_behind(store, end)
-    for queue in store.table.values():
+    _drop_entries_behind(store, last, end)
+    for key, queue in store.table.items():
         queue.next_offset = queue.max_offset
-        store.correct_min_offset(queue)
+        if queue.pending is not None or key not in last:
+            store.correct_min_offset(queue)
     store.index.load(crashed=crashed)
     if crashed:
         log.warning(
@@ -91,9 +92,12 @@ def _recover(store: FileStore) -> None:
         )
 
 
-def _load_queues(store: FileStore) -> None:
+def _load_queues(store: FileStore) -> dict[tuple[str, int], int]:
+    """Make all queues that have files, as long as those say; the position of each one's last entry.
+    Everything is asked of a queue's file while it is open: there may be very many."""
     files = store.files
     store.disk.make_directory(files.root)
+    last = {}
     for topic in files.topics():
         for queue_id in files.queue_ids(topic):
             starts = files.starts(topic, queue_id)
@@ -103,19 +107,22 @@ def _load_queues(store: FileStore) -> None:
             queue = ConsumeQueue(store.shape(topic), queue_id, starts[-1] // ENTRY_BYTES + count)
             queue.min_offset = starts[0] // ENTRY_BYTES
             store.table[topic, queue_id] = queue
+            last[topic, queue_id] = _last_phy(store, queue)
+            store.correct_min_offset(queue)
+    return last
 
 
-def _start_of_walk(store: FileStore, crashed: bool) -> int:
+def _start_of_walk(store: FileStore, last: dict[tuple[str, int], int], *, crashed: bool) -> int:
     log_ = store.log
     if not log_.files:
         return 0
-    first, last = log_.files[0].start, log_.files[-1].start + log_.file_bytes
+    first, end = log_.files[0].start, log_.files[-1].start + log_.file_bytes
     saved = store.checkpoint
     mark = saved.dispatched if crashed else saved.clean_end
-    if first <= mark <= last and (mark == first or crashed or _ends_at(store, mark)):
+    if first <= mark <= end and (mark == first or crashed or _ends_at(store, mark)):
         return mark
     if not crashed:
-        known = max((_last_phy(store, queue) for queue in store.table.values()), default=-1)
+        known = max(last.values(), default=-1)
         if known >= first and log_.scan(known, ahead=ReadAhead())[0] is not None:
             return known
         return first
@@ -133,7 +140,7 @@ def _note_start(store: FileStore, start: int) -> None:
     saved = store.checkpoint
     if saved.dispatched == start:
         return
-    record, _ = store.log.scan(start) if store.log.files else (None, 0)
+    record, _ = store.log.scan(start, ahead=ReadAhead())
     if record is not None:
         saved.queues_time = min(saved.queues_time, record.store_timestamp - 1)
     saved.dispatched, saved.clean_end = start, -1
@@ -151,18 +158,22 @@ def _last_phy(store: FileStore, queue: ConsumeQueue) -> int:
     return -1 if entry is None or entry[1] == FILLER_SIZE else entry[0]
 
 
-def _trim_queues(store: FileStore, start: int, *, crashed: bool) -> None:
+def _trim_queues(
+    store: FileStore, last: dict[tuple[str, int], int], start: int, *, crashed: bool
+) -> None:
     """Forget entries at and behind the start of the walk: the walk brings them again. After a crash
     each queue is cut: pages that were lost may stand before pages that were not."""
     for key, queue in list(store.table.items()):
-        if crashed or _last_phy(store, queue) >= start:
+        if crashed or last[key] >= start:
             _cut(store, key, queue, start)
+            del last[key]
 
 
-def _drop_entries_behind(store: FileStore, end: int) -> None:
+def _drop_entries_behind(store: FileStore, last: dict[tuple[str, int], int], end: int) -> None:
     for key, queue in list(store.table.items()):
-        if queue.pending is None and _last_phy(store, queue) >= end:
+        if queue.pending is None and last.get(key, -1) >= end:
             _cut(store, key, queue, end)
+            del last[key]
 
 
 def _cut(store: FileStore, key: tuple[str, int], queue: ConsumeQueue, position: int) -> None:
@@ -174,6 +185,7 @@ def _cut(store: FileStore, key: tuple[str, int], queue: ConsumeQueue, position: 
         if count or start == 0:
             break
     queue.max_offset = queue.pending_start = start // ENTRY_BYTES + count
+    queue.min_offset = min(queue.min_offset, queue.max_offset)
     files.truncate(topic, queue_id, queue.max_offset)
 
 
@@ -191,18 +203,19 @@ def _walk(store: FileStore, position: int) -> int:
             continue
         store.last_timestamp = max(store.last_timestamp, record.store_timestamp)
         if not record.sys_flag & SYS_TRANSACTION_PREPARED:
-            tags_code = store.tags_code(
-                store.shape(record.topic), record.properties, record.store_timestamp
-            )
             key = (record.topic, record.queue_id)
-            _restart_if_recreated(store, key, record.queue_offset, last_phy)
+            queue = store.table.get(key)
+            shape = queue.shape if queue is not None else store.shape(record.topic)
+            code = store.tags_code(shape, record.properties, record.store_timestamp)
+            if queue is not None and queue.max_offset == record.queue_offset:
+                store.add_entry(queue, position, record.size, code)
+            else:
+                _restart_if_recreated(store, key, record.queue_offset, last_phy)
+                store.restore_entry(*key, record.queue_offset, position, record.size, code)
             last_phy[key] = position
-            store.restore_entry(*key, record.queue_offset, position, record.size, tags_code)
             for name, offset in lmq.places(record.topic, record.properties):
                 if store.dispatches and offset <= store.max_offset(name, lmq.QUEUE_ID) + GAP_MAX:
-                    store.restore_entry(
-                        name, lmq.QUEUE_ID, offset, position, record.size, tags_code
-                    )
+                    store.restore_entry(name, lmq.QUEUE_ID, offset, position, record.size, code)
         position = following
 
 
