@@ -35,6 +35,7 @@ class Book:
         self.sent: set[bytes] = set()
         self.promises: dict[bytes, Promise] = {}
         self.delayed: dict[bytes, int] = {}  # body -> ms before which it must not come
+        self.may_repeat: set[bytes] = set()  # delayed, acknowledged or not: delivered at least once
         self.commits: dict[int, set[int]] = {}  # queue -> offsets
         self.errors: list[BaseException] = []
 
@@ -104,6 +105,7 @@ class Producer(threading.Thread):
 
     def _send_delayed(self) -> None:
         body = self._body()
+        self._book.may_repeat.add(body)
         not_before = int(time.time() * 1000) + DELAY_MS
         self._call(DELAYED_TOPIC, 0, body, properties="DELAY\x011\x02")
         self._book.delayed[body] = not_before
