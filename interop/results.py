@@ -37,6 +37,7 @@ class Server(Protocol):
 
     namesrv: str  # host:port
     broker: str  # host:port
+    proxy: str  # host:port of the gRPC endpoint; empty when there is none
     name: str  # "firearrow" or "java 5.5.0"
 
     def restart(self) -> None:

@@ -24,6 +24,7 @@ BROKER_SETTINGS = {
     "transactionCheckInterval": 3000,
     "transactionTimeOut": 4000,
     "enablePropertyFilter": "true",
+    "recallMessageEnable": "true",
 }
 
 # Features that Firearrow does not serve yet, said by the scenario that would need them. A scenario
@@ -50,6 +51,7 @@ class _NoRestart:
 
     def __init__(self, server: Server) -> None:
         self.namesrv, self.broker, self.name = server.namesrv, server.broker, server.name
+        self.proxy = server.proxy
 
     def restart(self) -> None:
         raise NotImplementedError("--quick restarts nothing")

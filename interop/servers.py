@@ -20,6 +20,7 @@ from interop.remoting import Remote
 JAVA_VERSION = "5.5.0"
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
+PROXY_PORT_BELOW = 2830  # as ``firearrow`` chooses its gRPC port
 
 
 class ServerError(Exception):
@@ -102,6 +103,7 @@ class LocalServer(ABC):
         self.broker_port = broker_port
         self.namesrv = f"127.0.0.1:{namesrv_port}" if namesrv_port else namesrv_addr
         self.broker = f"127.0.0.1:{broker_port}"
+        self.proxy_port = broker_port - PROXY_PORT_BELOW
         self.settings = dict(settings or {})
         self.namesrv_settings = dict(namesrv_settings or {})
         self.directory = Path(tempfile.mkdtemp(prefix="firearrow-interop-"))
@@ -115,6 +117,11 @@ class LocalServer(ABC):
     def start(self) -> None:
         """Start again what was stopped or killed."""
         self._start()
+
+    @property
+    def proxy(self) -> str:
+        """The gRPC endpoint, host:port."""
+        return f"127.0.0.1:{self.proxy_port}"
 
     def stop(self) -> None:
         while self._running:
@@ -186,12 +193,43 @@ class JavaServer(LocalServer):
 
     def __init__(self, namesrv_port: int = 24876, broker_port: int = 24911, **options: Any) -> None:
         super().__init__(namesrv_port, broker_port, **options)
+        self._proxy: Process | None = None
 
     def _start(self) -> None:
         if self.namesrv_port:
             self._namesrv()
         if self.broker_port:
             self._broker()
+
+    @property
+    def proxy(self) -> str:
+        """RocketMQ's proxy, started when the first suite asks for it."""
+        if self._proxy is None:
+            file = self.directory / "rmq-proxy.json"
+            settings = {
+                "rocketMQClusterName": "DefaultCluster",
+                "namesrvAddr": self.namesrv,
+                "grpcServerPort": self.proxy_port,
+                "remotingListenPort": self.proxy_port + 1,
+            }
+            file.write_text(json.dumps(settings))
+            command = [*self._java_command("512m"), "-cp", f"{_proxy_jars()}/*"]
+            command += [
+                "org.apache.rocketmq.proxy.ProxyStartup",
+                "-pm",
+                "CLUSTER",
+                "-pc",
+                str(file),
+            ]
+            output = self.directory / "proxy.out"
+            self._proxy = Process(command, "startup successfully", output)
+        return super().proxy
+
+    def stop(self) -> None:
+        if self._proxy is not None:
+            self._proxy.stop()
+            self._proxy = None
+        super().stop()
 
     def restart(self) -> None:
         self._running.pop().stop()  # the broker only: that is what a cluster restarts
@@ -227,11 +265,13 @@ class JavaServer(LocalServer):
         jars = fetch_jars(JAVA_VERSION, "rocketmq-namesrv", "rocketmq-broker")
         file = self.directory / f"{name}.conf"
         file.write_text(_properties(settings))
-        command = [*self.launcher, "java", self.collector, f"-Xmx{heap}"]
-        command += ["-XX:MaxDirectMemorySize=512m"]
-        command += [f"-Duser.home={self.directory}", f"-Drocketmq.home.dir={self.directory}"]
-        command += ["-cp", f"{jars}/*", main, "-c", str(file)]
+        command = [*self._java_command(heap), "-cp", f"{jars}/*", main, "-c", str(file)]
         self._running.append(Process(command, "boot success", self.directory / f"{name}.out"))
+
+    def _java_command(self, heap: str) -> list[str]:
+        command = [*self.launcher, "java", self.collector, f"-Xmx{heap}"]
+        command += ["-XX:MaxDirectMemorySize=512m", f"-Duser.home={self.directory}"]
+        return [*command, f"-Drocketmq.home.dir={self.directory}"]
 
     def _await_route(self, broker_name: str) -> None:
         """A broker says it is up before the name server has its topics."""
@@ -246,3 +286,7 @@ class JavaServer(LocalServer):
 
 def _properties(settings: Mapping[str, object]) -> str:
     return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _proxy_jars() -> Path:
+    return fetch_jars(JAVA_VERSION, "rocketmq-proxy")
