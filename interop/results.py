@@ -37,8 +37,11 @@ class Server(Protocol):
 
     namesrv: str  # host:port
     broker: str  # host:port
-    proxy: str  # host:port of the gRPC endpoint; empty when there is none
     name: str  # "firearrow" or "java 5.5.0"
+
+    @property
+    def proxy(self) -> str:
+        """host:port of the gRPC endpoint."""
 
     def restart(self) -> None:
         """Stop cleanly and start again on the same store and ports; returns when it accepts."""

@@ -51,7 +51,11 @@ class _NoRestart:
 
     def __init__(self, server: Server) -> None:
         self.namesrv, self.broker, self.name = server.namesrv, server.broker, server.name
-        self.proxy = server.proxy
+        self._server = server
+
+    @property
+    def proxy(self) -> str:
+        return self._server.proxy
 
     def restart(self) -> None:
         raise NotImplementedError("--quick restarts nothing")

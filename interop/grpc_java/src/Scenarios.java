@@ -244,11 +244,13 @@ final class Scenarios {
         try {
             step.run();
         } catch (Exception refused) {
-            String seen = refused.getMessage() + " " + refused.getCause();
-            if (seen.contains(code) || seen.contains(codeOf(code))) {
-                return;
+            for (Throwable cause = refused; cause != null; cause = cause.getCause()) {
+                String seen = String.valueOf(cause.getMessage());
+                if (seen.contains(code) || seen.contains(codeOf(code))) {
+                    return;
+                }
             }
-            throw refused;
+            throw new IllegalStateException("no " + code + ", but " + refused + ", " + refused.getCause());
         }
         throw new IllegalStateException("no " + code);
     }

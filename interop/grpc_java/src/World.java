@@ -13,7 +13,6 @@ import org.apache.rocketmq.client.apis.ClientConfiguration;
 import org.apache.rocketmq.client.apis.ClientServiceProvider;
 import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
 import org.apache.rocketmq.client.apis.consumer.FilterExpression;
-import org.apache.rocketmq.client.apis.consumer.PushConsumer;
 import org.apache.rocketmq.client.apis.consumer.SimpleConsumer;
 import org.apache.rocketmq.client.apis.message.Message;
 import org.apache.rocketmq.client.apis.message.MessageBuilder;
@@ -82,13 +81,13 @@ final class World implements AutoCloseable {
 
     BlockingQueue<MessageView> push(FilterExpression filter, Verdict verdict) throws Exception {
         BlockingQueue<MessageView> inbox = new LinkedBlockingQueue<>();
-        PushConsumer consumer = provider.newPushConsumerBuilder().setClientConfiguration(configuration())
+        // Never closed: that waits for the last receive, up to 20 s; the program ends anyway.
+        provider.newPushConsumerBuilder().setClientConfiguration(configuration())
             .setConsumerGroup(group).setSubscriptionExpressions(Map.of(topic, filter))
             .setMessageListener(message -> {
                 inbox.add(message);
                 return verdict.of(message);
             }).build();
-        closers.add(consumer);
         return inbox;
     }
 
