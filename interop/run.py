@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib
 import json
+import os
+import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, cast
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # so that `python interop/run.py` works from anywhere
 
+from interop import tables  # noqa: E402
 from interop.results import Report, Result, Server  # noqa: E402
 from interop.servers import FirearrowServer, JavaServer  # noqa: E402
+from interop.tables import word  # noqa: E402
 
 # Silent producers are asked about their transactions sooner than after 36 s, and what RocketMQ has
 # off unless asked for is on.
@@ -26,10 +32,6 @@ BROKER_SETTINGS = {
     "enablePropertyFilter": "true",
     "recallMessageEnable": "true",
 }
-
-# Features that Firearrow does not serve yet, said by the scenario that would need them. A scenario
-# that works all the same counts as it does.
-NOT_SERVED: Mapping[str, str] = {}
 
 KINDS: Mapping[str, type[FirearrowServer | JavaServer]] = {
     "firearrow": FirearrowServer,
@@ -109,11 +111,9 @@ def run(options: argparse.Namespace) -> list[Result]:
     results: list[Result] = []
 
     def report(result: Result) -> None:
-        if options.server == "firearrow" and not result.ok and result.scenario in NOT_SERVED:
-            result = replace(result, skipped=True, detail=NOT_SERVED[result.scenario])
         results.append(result)
-        word = f"{_word(result):4} {result.client:28} {result.scenario:22}"
-        print(f"{word} {result.seconds:6.2f} s  {result.detail}", file=sys.stderr, flush=True)
+        what = f"{word(result):4} {result.client:28} {result.scenario:22}"
+        print(f"{what} {result.seconds:6.2f} s  {result.detail}", file=sys.stderr, flush=True)
 
     for name in options.suite.split(","):
         _run_suite(name, options, report)
@@ -126,51 +126,34 @@ def _server(options: argparse.Namespace) -> FirearrowServer | JavaServer:
     return KINDS[options.server](*ports, settings=BROKER_SETTINGS)
 
 
-def _word(result: Result) -> str:
-    return "skip" if result.skipped else "ok" if result.ok else "FAIL"
-
-
-def _cells(results: Iterable[Result]) -> list[list[str]]:
-    """Scenarios down, clients across; empty where a client has no such scenario."""
-    found = {(result.client, result.scenario): _word(result) for result in results}
-    clients = list(dict.fromkeys(client for client, _ in found))
-    scenarios = list(dict.fromkeys(scenario for _, scenario in found))
-    head = ["", *clients]
-    return [head] + [[s, *(found.get((c, s), "") for c in clients)] for s in scenarios]
-
-
-def table(results: Iterable[Result], markdown: bool) -> str:
-    """The table client by scenario, as Markdown or in aligned columns."""
-    rows = _cells(results)
-    if markdown:
-        rows.insert(1, ["---"] * len(rows[0]))
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def _notes(results: Iterable[Result]) -> str:
-    """What stands behind the cells: reasons first, then measured figures."""
-    noted = sorted((r for r in results if r.detail), key=lambda r: r.ok)
-    return "\n".join(
-        f"{_word(r)}: {r.client}, {r.scenario}: {' '.join(r.detail.split())}" for r in noted
-    )
-
-
 def main() -> int:
     options = _arguments()
     started = time.monotonic()
     results = run(options)
     server = KINDS[options.server].name
-    print(f"\nServer: {server}; {time.monotonic() - started:.0f} s\n")
-    print(table(results, options.markdown))
-    print(f"\n{_notes(results)}\n")
+    about = _about(server, time.monotonic() - started)
+    print(f"\n{about}")
+    for group in tables.grouped(results):
+        rows = tables.rows(group)
+        print(f"\n{tables.markdown(rows) if options.markdown else tables.text(rows)}")
+    print()
+    print("\n".join(tables.notes(results)))
     if options.json is not None:
-        document = {"server": server, "results": [asdict(result) for result in results]}
+        listed = [asdict(result) for result in results]
+        document = {"server": server, "about": about, "results": listed}
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    count = [_word(result) for result in results].count
-    print(f"interop: {count('ok')} passed, {count('FAIL')} failed, {count('skip')} skipped")
+    count = [word(result) for result in results].count
+    print(f"\ninterop: {count('ok')} passed, {count('FAIL')} failed, {count('skip')} skipped")
     return 1 if count("FAIL") or not results else 0
+
+
+def _about(server: str, seconds: float) -> str:
+    """One sentence: what ran where and when."""
+    if server == FirearrowServer.name:
+        server += f" {version('firearrow')} on Python {platform.python_version()}"
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"
+    return f"{server[0].upper()}{server[1:]}, {machine}, {today}, in {seconds:.0f} s."
 
 
 if __name__ == "__main__":

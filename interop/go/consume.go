@@ -425,7 +425,7 @@ func brokerRestart(w *world) (string, error) {
 		}
 	}
 	// This client waits out the 30 s of a pull that it sent just as the broker stopped.
-	if err := awaitFor(4*patience, "every message", func() bool { return len(distinct(b.all())) == len(want) }); err != nil {
+	if err := awaitFor(3*patience, "every message", func() bool { return len(distinct(b.all())) == len(want) }); err != nil {
 		return "", fmt.Errorf("%w: %d of %d came", err, len(distinct(b.all())), len(want))
 	}
 	return fmt.Sprintf("all there %.1f s after the restart", time.Since(started).Seconds()), nil

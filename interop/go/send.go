@@ -279,26 +279,32 @@ func transaction(w *world) (string, error) {
 		return "", err
 	}
 	defer p.Shutdown()
-	for i := range 6 {
-		verdict := []string{"commit", "rollback"}[i%2]
+	for i := range 9 {
+		verdict := []string{"commit", "rollback", "ask"}[i%3]
 		body := fmt.Sprintf("%s %d", verdict, i)
 		if _, err := p.SendMessageInTransaction(background, primitive.NewMessage(topic, []byte(body)).WithTag(verdict)); err != nil {
 			return "", err
 		}
 	}
-	_, err = w.arrivals(topic, []string{"commit 0", "commit 2", "commit 4"}, everything)
+	_, err = w.arrivals(topic, []string{"commit 0", "ask 2", "commit 3", "ask 5", "commit 6", "ask 8"}, everything)
 	return "", err
 }
 
 type localTransaction struct{}
 
 func (localTransaction) ExecuteLocalTransaction(m *primitive.Message) primitive.LocalTransactionState {
-	if m.GetTags() == "commit" {
+	switch m.GetTags() {
+	case "commit":
+		return primitive.CommitMessageState
+	case "rollback":
+		return primitive.RollbackMessageState
+	}
+	return primitive.UnknowState
+}
+
+func (localTransaction) CheckLocalTransaction(m *primitive.MessageExt) primitive.LocalTransactionState {
+	if m.GetTags() == "ask" {
 		return primitive.CommitMessageState
 	}
 	return primitive.RollbackMessageState
-}
-
-func (localTransaction) CheckLocalTransaction(*primitive.MessageExt) primitive.LocalTransactionState {
-	return primitive.UnknowState
 }

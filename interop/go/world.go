@@ -14,7 +14,7 @@ import (
 	"github.com/apache/rocketmq-client-go/v2/producer"
 )
 
-const patience = 12 * time.Second // the longest any awaited event may take
+const patience = 20 * time.Second // the longest any awaited event may take
 
 // world is the server under test and what makes this run's names unique.
 type world struct {

@@ -82,12 +82,8 @@ final class Cluster {
         Set<Integer> mineA = queues(world, a);
         Set<Integer> mineB = queues(world, b);
         sendToEach(world, producer, any, 3);
-        for (MessageExt message : World.take(inboxA, 6)) {
-            World.check(mineA.contains(message.getQueueId()), "a got " + message.getQueueId());
-        }
-        for (MessageExt message : World.take(inboxB, 6)) {
-            World.check(mineB.contains(message.getQueueId()), "b got " + message.getQueueId());
-        }
+        takeFrom(mineA, "a", inboxA);
+        takeFrom(mineB, "b", inboxB);
         long left = System.nanoTime();
         b.shutdown();
         World.until("four queues again", () -> queues(world, a).size() == 4);
@@ -97,6 +93,17 @@ final class Cluster {
         World.check(join < 6_000 && leave < 6_000,
             "nobody was notified: joined in " + join + " ms, left in " + leave + " ms");
         return "joined in " + join + " ms, left in " + leave + " ms";
+    }
+
+    private static void takeFrom(Set<Integer> mine, String who, BlockingQueue<MessageExt> inbox)
+            throws Exception {
+        try {
+            for (MessageExt message : World.take(inbox, 6)) {
+                World.check(mine.contains(message.getQueueId()), "from " + message.getQueueId());
+            }
+        } catch (AssertionError wrong) {
+            throw new AssertionError(who + " with the queues " + mine + ": " + wrong.getMessage());
+        }
     }
 
     private static long millisSince(long nanos) {

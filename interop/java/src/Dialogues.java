@@ -98,6 +98,9 @@ final class Dialogues {
             return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
         });
         consumer.start();
+        // The broker finds the requester by its heartbeat, which is first due a second after its start
+        // when it knows the route already; a reply before it gets lost.
+        producer.getDefaultMQProducerImpl().getMqClientFactory().sendHeartbeatToAllBrokerWithLock();
         for (String body : List.of("one", "zwei", "long ".repeat(3000))) {
             Message reply = producer.request(world.message("t", "k", body), 20_000);
             World.same("reply", "re: " + body, World.text(reply));

@@ -41,6 +41,8 @@ public final class Main {
     static {
         TOGETHER.put("retry, dead letter", Consumes::deadLetter);
         TOGETHER.put("transaction", Dialogues::transaction);
+        TOGETHER.putAll(newer("Timers"));
+        TOGETHER.put("delay level", Delays::levels);
         TOGETHER.put("rebalance", Cluster::rebalance);
         TOGETHER.put("send sync", Sends::sync);
         TOGETHER.put("send async", Sends::async);
@@ -64,9 +66,9 @@ public final class Main {
 
     /** The scenarios of src5, which only clients from 5.0 on can compile. */
     @SuppressWarnings("unchecked")
-    private static Map<String, Scenario> popping() {
+    private static Map<String, Scenario> newer(String name) {
         try {
-            Field scenarios = Class.forName("Pops").getDeclaredField("SCENARIOS");
+            Field scenarios = Class.forName(name).getDeclaredField("SCENARIOS");
             return (Map<String, Scenario>) scenarios.get(null);
         } catch (ClassNotFoundException olderClient) {
             return Map.of();
@@ -78,7 +80,7 @@ public final class Main {
     public static void main(String[] arguments) throws Exception {
         if (arguments[0].equals("list")) {
             TOGETHER.keySet().forEach(OUT::println);
-            popping().keySet().forEach(OUT::println);
+            newer("Pops").keySet().forEach(OUT::println);
             ALONE.keySet().forEach(OUT::println);
             OUT.println("TLS");
             System.exit(0);
@@ -91,7 +93,7 @@ public final class Main {
         if (arguments[0].equals("tls")) {
             run(namesrv, client, run, "TLS", Cluster::tls);
         } else if (arguments[0].equals("pop")) {
-            together(popping(), 9, namesrv, client, run); // most of them wait
+            together(newer("Pops"), 9, namesrv, client, run); // most of them wait
         } else {
             together(TOGETHER, 5, namesrv, client, run);
             ALONE.forEach((name, scenario) -> run(namesrv, client, run, name, scenario));

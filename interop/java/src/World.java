@@ -129,7 +129,8 @@ final class World implements AutoCloseable {
             messages.add(message);
         }
         MessageExt surplus = inbox.poll(SURPLUS_MILLIS, TimeUnit.MILLISECONDS);
-        check(surplus == null, "arrived besides the " + count + " expected: " + surplus);
+        check(surplus == null, "arrived besides the " + count + " expected: " + surplus + ", with "
+            + messages);
         return messages;
     }
 

@@ -9,6 +9,7 @@ import java.util.concurrent.TimeUnit;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
@@ -70,7 +71,7 @@ public class Mqadmin {
         producer.setNamesrvAddr(namesrv);
         producer.setInstanceName("producer");
         producer.start();
-        String broker = producer.fetchPublishMessageQueues(topic).get(0).getBrokerName();
+        String broker = awaitBroker(topic);
         for (int i = 0; i < count; i++) {
             Message message = new Message(topic, "tag" + i % 2, "key" + i, ("body " + i).getBytes());
             MessageQueue queue = new MessageQueue(topic, broker, i % 4);
@@ -79,12 +80,27 @@ public class Mqadmin {
         }
     }
 
-    /** Consumes until everything is consumed and committed, and stays. */
+    /** The broker of a topic; it tells the name server of a new one a moment after it made it. */
+    private static String awaitBroker(String topic) throws Exception {
+        for (int tries = 0; ; tries++) {
+            try {
+                return producer.fetchPublishMessageQueues(topic).get(0).getBrokerName();
+            } catch (MQClientException notYet) {
+                if (tries > 100) {
+                    throw notYet;
+                }
+                Thread.sleep(100);
+            }
+        }
+    }
+
+    /** Consumes until everything is consumed, every queue is there and committed, and stays. */
     private static void consume(String namesrv, String group, String topic, int count) throws Exception {
         CountDownLatch rest = new CountDownLatch(count);
         consumer = new DefaultMQPushConsumer(group);
         consumer.setNamesrvAddr(namesrv);
         consumer.setInstanceName("consumer");
+        consumer.setPollNameServerInterval(500); // the broker makes the retry topic meanwhile
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.subscribe(topic, "*");
         consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
@@ -95,8 +111,20 @@ public class Mqadmin {
         if (!rest.await(30, TimeUnit.SECONDS)) {
             throw new IllegalStateException(rest.getCount() + " messages did not arrive");
         }
+        long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
+        while (!hasRetryQueue()) {
+            if (System.nanoTime() > deadline) {
+                throw new IllegalStateException("the queue of the retry topic was not shared out");
+            }
+            Thread.sleep(50);
+        }
         Thread.sleep(300); // the last answers of the listener are noted
         consumer.getDefaultMQPushConsumerImpl().persistConsumerOffset();
         Thread.sleep(300);
+    }
+
+    private static boolean hasRetryQueue() {
+        return consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable()
+            .keySet().stream().anyMatch(queue -> queue.getTopic().startsWith("%RETRY%"));
     }
 }

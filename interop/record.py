@@ -1,0 +1,112 @@
+"""Put what runs of interop/run.py gave into the README and docs/interop-results.md.
+
+python interop/run.py --json ours.json
+python interop/run.py --server java --json java.json
+python interop/record.py ours.json java.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from interop import tables  # noqa: E402
+from interop.results import Result  # noqa: E402
+
+README = HERE.parent / "README.md"
+RESULTS = HERE.parent / "docs" / "interop-results.md"
+PLACE = re.compile(r"<!-- interop -->.*<!-- /interop -->", re.DOTALL)
+SIGNS = {"ok": "✓", "FAIL": "**fails**", "skip": "skipped"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run's document."""
+
+    server: str
+    about: str
+    results: list[Result]
+
+    @classmethod
+    def read(cls, file: Path) -> Run:
+        document = json.loads(file.read_text())
+        return cls(
+            document["server"],
+            document["about"],
+            [Result(**result) for result in document["results"]],
+        )
+
+
+def _tables(results: Sequence[Result]) -> tuple[str, str]:
+    """The clients' table, and one line for each other group."""
+    first, *others = sorted(tables.grouped(results), key=lambda group: -len({*map(_of, group)}))
+    clients = tables.markdown(tables.rows(first, SIGNS))
+    return clients, "\n".join(f"- {tables.counts(group)}" for group in others)
+
+
+def _of(result: Result) -> str:
+    return result.client
+
+
+def _readme(ours: Run) -> str:
+    clients, others = _tables(ours.results)
+    return "\n".join(
+        [
+            "<!-- interop -->",
+            f"{ours.about} An empty cell: the client has no such function, or the suite no such",
+            "scenario.",
+            "",
+            clients,
+            "",
+            "And so many scenarios of the suites that compare with the Java broker step by step:",
+            "",
+            others,
+            "",
+            "<!-- /interop -->",
+        ]
+    )
+
+
+def _document(runs: Sequence[Run]) -> str:
+    parts = [
+        "# Results of the interop suites",
+        "",
+        "Written by `python interop/record.py` from the runs named below. What the scenarios are",
+        "and how to run them: [interop/README.md](../interop/README.md).",
+    ]
+    for run in runs:
+        parts += ["", f"## Server: {run.server}", "", run.about]
+        for group in tables.grouped(run.results):
+            parts += ["", tables.markdown(tables.rows(group, SIGNS))]
+        reasons = [note for note in tables.notes(run.results) if not note.startswith("ok")]
+        parts += ["", *(f"- {reason}" for reason in reasons)]
+        figures = [note for note in tables.notes(run.results) if note.startswith("ok")]
+        parts += ["", "<details><summary>Figures</summary>", ""]
+        parts += [f"- {figure.removeprefix('ok: ')}" for figure in figures]
+        parts += ["", "</details>"]
+    return "\n".join(parts) + "\n"
+
+
+def main() -> int:
+    runs = [Run.read(Path(name)) for name in sys.argv[1:]]
+    if not runs:
+        print(__doc__)
+        return 1
+    readme = README.read_text()
+    if not PLACE.search(readme):
+        print(f"{README} has no <!-- interop --> ... <!-- /interop -->")
+        return 1
+    README.write_text(PLACE.sub(lambda _: _readme(runs[0]), readme))
+    RESULTS.write_text(_document(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
