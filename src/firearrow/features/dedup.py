@@ -22,7 +22,7 @@ from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
 from firearrow.codec.properties import find_property
 from firearrow.codec.record import decode_record, record_properties, record_store_time
-from firearrow.codec.sysflags import SYS_TRANSACTION_PREPARED
+from firearrow.codec.sysflags import SYS_TRANSACTION_COMMIT, SYS_TRANSACTION_MASK
 from firearrow.model import names
 from firearrow.model.clock import Clock
 from firearrow.model.message import Message
@@ -238,7 +238,10 @@ class Window:
 
 
 def _is_half(message: Message) -> bool:
-    if message.sys_flag & SYS_TRANSACTION_PREPARED:
+    kind = message.sys_flag & SYS_TRANSACTION_MASK
+    if kind == SYS_TRANSACTION_COMMIT:
+        return False  # its mark stays on it, for consumers
+    if kind:
         return True
     return (find_property(message.properties, b"TRAN_MSG") or b"").lower() == b"true"
 

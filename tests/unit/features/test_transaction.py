@@ -12,6 +12,7 @@ from firearrow.codec.record import Record, decode_record
 from firearrow.config import BrokerSettings
 from firearrow.model import codes
 from firearrow.model.message import Message
+from firearrow.model.topic import Topic
 from firearrow.store.api import PutStatus
 
 COMMIT, ROLLBACK, UNKNOWN = 8, 12, 0
@@ -580,3 +581,13 @@ def _half_fields(world: World) -> dict[str, Any]:
         "h": 0,
         "i": PROPERTIES,
     }
+
+
+def test_a_topic_that_stores_once_delivers_a_commit_once(world: World, client: Connection) -> None:
+    attributes = {"dedup.window.ms": "60000"}
+    world.core.topics.create(Topic(name="orders", attributes=attributes))
+    sent = send_half(world, client)
+    assert end(client, sent, COMMIT).code == codes.SUCCESS
+    assert bodies(client) == [b"pay"]
+    assert end(client, sent, COMMIT).code == codes.SUCCESS
+    assert bodies(client) == [b"pay"]
