@@ -267,3 +267,16 @@ def test_a_disk_that_does_not_sync_in_time_is_said_and_loses_nothing(tmp_path: P
     assert len(client.pull("orders").records()) == 1
     world.background.eager = True
     world.stop()
+
+
+@pytest.mark.parametrize("field", ["e", "f", "g", "h", "j"])
+@pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1, 1 << 70])
+def test_a_number_that_no_record_can_hold_is_refused(
+    client: Connection, caplog: pytest.LogCaptureFixture, field: str, value: int
+) -> None:
+    client.produce("orders")
+    answer = client.call(310, {**send_fields("orders"), field: value}, b"x")
+    assert answer.code == codes.SYSTEM_ERROR
+    assert "SEND_MESSAGE_V2" in (answer.header.remark or "")
+    assert not caplog.records
+    assert len(client.pull("orders").records()) == 1

@@ -7,11 +7,15 @@ read as such (C++ sends some as JSON numbers, which is read too).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import field
+from msgspec import Meta, field
 
 from firearrow.protocol.remoting.command import Fields, NoFields
+
+# What goes into a record as it is has to fit there.
+Int32 = Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
+Int64 = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 
 # -- sending
 
@@ -21,14 +25,14 @@ class SendMessage(Fields):
 
     producer_group: str
     topic: str
-    queue_id: int
-    born_timestamp: int
+    queue_id: Int32
+    born_timestamp: Int64
     default_topic: str = "TBW102"
-    default_topic_queues: int = field(default=4, name="defaultTopicQueueNums")
-    sys_flag: int = 0
-    flag: int = 0
+    default_topic_queues: Int32 = field(default=4, name="defaultTopicQueueNums")
+    sys_flag: Int32 = 0
+    flag: Int32 = 0
     properties: str | None = None
-    reconsume_times: int | None = None
+    reconsume_times: Int32 | None = None
     unit_mode: bool | None = None
     max_reconsume_times: int | None = None
     batch: bool | None = None
@@ -39,14 +43,14 @@ class SendMessageV2(Fields):
 
     producer_group: str = field(name="a")
     topic: str = field(name="b")
-    queue_id: int = field(name="e")
-    born_timestamp: int = field(name="g")
+    queue_id: Int32 = field(name="e")
+    born_timestamp: Int64 = field(name="g")
     default_topic: str = field(default="TBW102", name="c")
-    default_topic_queues: int = field(default=4, name="d")
-    sys_flag: int = field(default=0, name="f")
-    flag: int = field(default=0, name="h")
+    default_topic_queues: Int32 = field(default=4, name="d")
+    sys_flag: Int32 = field(default=0, name="f")
+    flag: Int32 = field(default=0, name="h")
     properties: str | None = field(default=None, name="i")
-    reconsume_times: int | None = field(default=None, name="j")
+    reconsume_times: Int32 | None = field(default=None, name="j")
     unit_mode: bool | None = field(default=None, name="k")
     max_reconsume_times: int | None = field(default=None, name="l")
     batch: bool | None = field(default=None, name="m")
