@@ -123,7 +123,7 @@ async def main(count: int, at_a_time: int, root: str) -> None:
     stalls.take()
     before_mb, log_before = resident_mb(), store.commit_log_range()[1]
 
-    invisible_ms = 1000 * (10 + count // (1000 * at_a_time))
+    invisible_ms = 1000 * (10 + count // (4000 * at_a_time))
     started = time.monotonic()
     due_s = started + invisible_ms / 1000
     popped = 0

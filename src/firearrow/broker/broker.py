@@ -263,6 +263,8 @@ class Broker:
     def dismiss(self) -> None:
         """Answer whoever waits, before the connections close."""
         self.puller.dismiss()
+        for room in self._rooms:
+            room.dismiss()
 
     def stop(self) -> None:
         """Save what must survive. The store is closed by who opened it."""

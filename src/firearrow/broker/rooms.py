@@ -46,6 +46,9 @@ class Room(Protocol):
 
     def start(self) -> None: ...
 
+    def dismiss(self) -> None:
+        """Answer who waits: connections are closed next."""
+
     def stop(self) -> None:
         """Save what must survive."""
 
@@ -64,5 +67,7 @@ class BaseRoom:
         return message
 
     def start(self) -> None: ...
+
+    def dismiss(self) -> None: ...
 
     def stop(self) -> None: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -17,6 +17,9 @@ from firearrow.model.clock import Clock
 from firearrow.store.api import RecordMatch, Store
 
 log = logging.getLogger(__name__)
+
+
+STOPPING: Final = "the broker is stopping"
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -128,6 +131,9 @@ class Receiver:
     ) -> None:
         if closed():
             self._waiting.wake(wanted.topic.name, wanted.group, wanted.queue_id)
+            return
+        if self._waiting.stopped:
+            done(Received(Popped(0, 0, 0), codes.SYSTEM_BUSY, STOPPING))
             return
         try:
             received = self._try(wanted, until_ms, closed, done, last=last)

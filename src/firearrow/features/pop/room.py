@@ -15,7 +15,13 @@ from firearrow.features.pop.handles import HandleError, parse_handle
 from firearrow.features.pop.offsets import OffsetSettings, PopOffsets, Queue
 from firearrow.features.pop.order import Orders
 from firearrow.features.pop.popping import MESSAGES_MAX, Pop, Popper, PopSettings
-from firearrow.features.pop.receiving import Received, Receiver, ReceiveSettings, interest_of
+from firearrow.features.pop.receiving import (
+    STOPPING,
+    Received,
+    Receiver,
+    ReceiveSettings,
+    interest_of,
+)
 from firearrow.features.pop.revive import Revive, ReviveSettings
 from firearrow.features.pop.waiting import Waiting, WaitSettings
 from firearrow.model import codes, names
@@ -146,9 +152,12 @@ class PopRoom(BaseRoom):
         store.on_arrival(self.waiting.arrived)
         store.on_arrival(self.notices.arrived)
 
-    def stop(self) -> None:
+    def dismiss(self) -> None:
         self.waiting.wake_all()
         self.notices.wake_all()
+
+    def stop(self) -> None:
+        self.dismiss()
         self.revive.stop()
         self.orders.stop()
 
@@ -406,6 +415,9 @@ class PopRoom(BaseRoom):
     def _notice_later(
         self, request: Request[Notification], topic: Topic, group: str, last: bool
     ) -> None:
+        if self.notices.stopped:
+            answer(request, Reply(codes.SYSTEM_BUSY, STOPPING))
+            return
         reply = self._notice(request, topic, group, last=last)
         if reply is not None:
             answer(request, reply)

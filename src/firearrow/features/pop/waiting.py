@@ -98,7 +98,7 @@ class Waiting:
         self._timer_bucket = 0
         self._ready: deque[Waiter] = deque()
         self.size = 0
-        self._stopped = False
+        self.stopped = False
 
     # -- park
 
@@ -120,7 +120,7 @@ class Waiting:
         if self.size >= self._settings.max_pop_polling_size:
             return FULL
         now_ms = self._clock.now_ms()
-        if self._stopped or now_ms > until_ms - EARLY_MS:
+        if self.stopped or now_ms > until_ms - EARLY_MS:
             return TOO_LATE
         key = (topic, group, max(queue_id, ALL_QUEUES))
         line = self._lines.get(key)
@@ -226,8 +226,8 @@ class Waiting:
                 waiter.finish(last=False)
 
     def wake_all(self) -> None:
-        """Let everybody go for good, as at a stop."""
-        self._stopped = True
+        """Let everybody go for good: ``stopped`` tells them why."""
+        self.stopped = True
         for line in list(self._lines.values()):
             for waiters in list(line.waiters.values()):
                 for waiter in list(waiters):

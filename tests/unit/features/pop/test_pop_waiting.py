@@ -214,7 +214,11 @@ def test_nothing_is_left_of_those_who_waited(world: World, client: Connection) -
 def test_a_stopping_broker_lets_everybody_go(world: World, client: Connection) -> None:
     a_topic(world)
     wait(client)
-    world.broker.stop()
+    client.send(NOTIFICATION, notify_fields())
+    world.broker.dismiss()
+    # An error: the client pauses, and does not ask at once again.
+    assert [answer.code for answer in client.received()] == [codes.SYSTEM_BUSY] * 2
+    wait(client)
     assert [answer.code for answer in client.received()] == [codes.POLLING_TIMEOUT]
 
 
