@@ -104,6 +104,8 @@ class IndexFile:
     def find(self, key_hash: int, maximum: int, begin_ms: int, end_ms: int) -> list[int]:
         """Physical offsets of a hash within a time range, newest first."""
         found: list[int] = []
+        if self.count <= 1:
+            return found  # and its slots may have no blocks: see Mapped.read
         buffer = self._buffer
         slot_at = HEADER_BYTES + key_hash % self._shape.slots * SLOT_BYTES
         (number,) = _SLOT.unpack(buffer[slot_at : slot_at + SLOT_BYTES])
