@@ -14,6 +14,7 @@ class Command:
     unordered: bool = False  # lines come in the order of a hash table
     keys_only: bool = False  # of lines "key : value"; the values are the server's own
     subset: bool = False  # our keys must be among Java's, which has settings of its own
+    ours: frozenset[str] = frozenset()  # but for these, which Java does not know
     counts: bool = False  # its numbers depend on the moment of the last sample
     rates: str = ""  # a pattern of numbers that do
     compared: bool = True
@@ -76,7 +77,12 @@ COMMANDS = [
     Command("printMsg -t MqadminTopic -d true", unordered=True),
     Command("statsAll -t MqadminTopic", counts=True),
     Command("haStatus -b {broker}"),
-    Command("getBrokerConfig -b {broker}", keys_only=True, subset=True),
+    Command(
+        "getBrokerConfig -b {broker}",
+        keys_only=True,
+        subset=True,
+        ours=frozenset({"dedupKeysMax", "grpcServerPort"}),
+    ),
     Command("updateBrokerConfig -b {broker} -k fileReservedTime -v 48"),
     Command(
         "updateBrokerConfig -b {broker} -k brokerConfigPath -v x", "updateBrokerConfig, refused"

@@ -77,7 +77,7 @@ def differences(command: Command, ours: Output, java: Output) -> list[str]:
     if rates := r"\b\d+\b" if command.counts else command.rates:
         left, right = ([re.sub(rates, "N", line) for line in lines] for lines in (left, right))
     if command.subset:
-        return [f"+ {line}" for line in right if line not in left]
+        return [f"+ {line}" for line in right if line not in left and line not in command.ours]
     if command.unordered or command.keys_only:
         left, right = sorted(left), sorted(right)
     return [line for line in difflib.ndiff(left, right) if line[0] in "+-"]

@@ -591,3 +591,15 @@ def test_a_topic_that_stores_once_delivers_a_commit_once(world: World, client: C
     assert bodies(client) == [b"pay"]
     assert end(client, sent, COMMIT).code == codes.SUCCESS
     assert bodies(client) == [b"pay"]
+
+
+def test_without_transactions_no_progress_of_theirs_is_shown(
+    world: World, client: Connection
+) -> None:
+    """As mqadmin's topicList -c of a fresh Java broker, which names no group for these topics."""
+    world.clock.advance(200)
+    for topic in (HALF, OP):
+        assert client.call(300, {"topic": topic}).json()["groupList"] == []
+    end(client, send_half(world, client), COMMIT)
+    world.clock.advance(200)
+    assert client.call(300, {"topic": HALF}).json()["groupList"] == ["CID_RMQ_SYS_TRANS"]
