@@ -60,12 +60,13 @@ def _readme(ours: Run) -> str:
     return "\n".join(
         [
             "<!-- interop -->",
-            f"{ours.about} An empty cell: the client has no such function, or the suite no such",
-            "scenario.",
+            ours.about,
+            "An empty cell: the client has no such function, or the suite no such scenario.",
             "",
             clients,
             "",
-            "And so many scenarios of the suites that compare with the Java broker step by step:",
+            "The suites that compare with the Java broker step by step, and how many passed",
+            "(what did not is in [docs/interop-results.md](docs/interop-results.md)):",
             "",
             others,
             "",
