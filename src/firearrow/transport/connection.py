@@ -10,6 +10,7 @@ from typing import Any, cast
 from firearrow.model.clock import Clock
 from firearrow.model.network import Session, SessionError, SessionFactory
 from firearrow.transport.limits import Limits
+from firearrow.transport.loop import Wakefulness
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,11 @@ def plain_address(name: Any) -> Address:
 class Connections:
     """The open connections of one listener or network, and a way to wait for the last."""
 
-    __slots__ = ("_waiting", "members")
+    __slots__ = ("_waiting", "members", "wakefulness")
 
     def __init__(self) -> None:
         self.members: set[Connection] = set()
+        self.wakefulness = Wakefulness()
         self._waiting: asyncio.Event | None = None
 
     def lost(self, connection: Connection) -> None:
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_receive",
         "_session",
+        "_stay_awake",
         "_transport",
         "_write",
         "active",
@@ -90,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._factory = factory
         self._limits = limits
         self._owner = owner
+        self._stay_awake = owner.wakefulness.extend
         self._session: Session | None = None
         self._paused = False
         self.closed = False
@@ -121,6 +125,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.active = True
+        self._stay_awake()
         if self.closed:
             return
         try:

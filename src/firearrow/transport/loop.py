@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import uvloop
 
@@ -43,6 +43,35 @@ class LoopClock:
 
     def call_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Timer:
         return self._loop.call_later(delay_s, callback, *args)
+
+
+class Wakefulness:
+    """Keeps the loop from sleeping for a moment after it has read something.
+
+    A client that sends one request after the other sends the next one some 30 us after an answer.
+    To put the processor to sleep and wake it costs more than that: without sleeping such a client
+    gets half as many answers again. When nothing comes for ``AWAKE_S`` the loop sleeps as ever.
+    """
+
+    AWAKE_S: Final = 40e-6
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._until_s = 0.0
+        self._awake = False
+
+    def extend(self) -> None:
+        """Something was read."""
+        self._until_s = time.monotonic() + self.AWAKE_S
+        if not self._awake:
+            self._awake = True
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        if time.monotonic() < self._until_s:
+            self._loop.call_soon(self._look)  # so that the loop polls its sockets, and comes back
+        else:
+            self._awake = False
 
 
 class ThreadBackground:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 
-from firearrow.transport.loop import LoopClock, ThreadBackground, run
+from firearrow.transport.loop import LoopClock, ThreadBackground, Wakefulness, run
 
 
 def test_the_clock_is_the_loops_and_the_walls() -> None:
@@ -73,5 +73,18 @@ def test_close_delivers_what_was_submitted_and_what_that_submits() -> None:
         background.submit(lambda: "first", again)
         background.close()
         assert seen == ["first", 1, 2]
+
+    run(main())
+
+
+def test_the_loop_sleeps_again_when_nothing_comes() -> None:
+    async def main() -> None:
+        wakefulness = Wakefulness()
+        wakefulness.extend()
+        wakefulness.extend()
+        await asyncio.sleep(0.05)
+        used = time.thread_time()
+        await asyncio.sleep(0.2)
+        assert time.thread_time() - used < 0.05
 
     run(main())
