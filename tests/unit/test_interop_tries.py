@@ -7,6 +7,7 @@ import argparse
 import pytest
 from interop import run
 from interop.results import Report, Result
+from interop.tables import word
 
 FAILED = Result("Java", "send", False, 1.0, "lost")
 PASSED = Result("Java", "send", True, 1.0)
@@ -46,7 +47,7 @@ def test_a_second_try(
     monkeypatch: pytest.MonkeyPatch, first: list[Result], second: list[Result], words: list[str]
 ) -> None:
     results, runs = tried(monkeypatch, first, second)
-    assert list(map(run.word, results)) == words
+    assert list(map(word, results)) == words
     assert runs == (1 if first == [PASSED] else 2)
 
 
