@@ -65,8 +65,8 @@ def _readme(ours: Run) -> str:
             "",
             clients,
             "",
-            "The other suites, the gRPC clients and those that compare with the Java broker step by "
-            "step, and how many passed",
+            "The other suites, the gRPC clients and those that compare with the Java broker "
+            "step by step, and how many passed",
             "(what did not is in [docs/interop-results.md](docs/interop-results.md)):",
             "",
             others,
