@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from firearrow.codec.addresses import unpack_address
 from firearrow.codec.message_id import offset_message_id
+from firearrow.codec.numbers import INT32_MAX, whole_number
 from firearrow.codec.properties import format_properties, parse_properties
 from firearrow.codec.record import Record
 from firearrow.model import names
@@ -109,7 +110,7 @@ def delivered(record: Record, topic: str, receipt_handle: str | None, now_ms: in
         system.receipt_handle = receipt_handle
     system.queue_id = record.queue_id
     system.queue_offset = record.queue_offset
-    system.delivery_attempt = record.reconsume_times + 1
+    system.delivery_attempt = min(record.reconsume_times, INT32_MAX - 1) + 1
     _set_rare(system, properties)
     return message
 
@@ -122,9 +123,9 @@ def _set_rare(system: v2.SystemProperties, properties: dict[str, str]) -> None:
         system.dead_letter_queue.message_id = properties["DLQ_ORIGIN_MESSAGE_ID"]
     if "__LITE_TOPIC" in properties:
         system.lite_topic = properties["__LITE_TOPIC"]
-    priority = properties.get("_SYS_MSG_PRIORITY_", "")
-    if priority.isdecimal():
-        system.priority = int(priority)
+    priority = whole_number(properties.get("_SYS_MSG_PRIORITY_", ""), INT32_MAX)
+    if priority is not None:
+        system.priority = priority
 
 
 def _body(record: Record) -> tuple[bytes, v2.Encoding.ValueType]:
@@ -146,12 +147,12 @@ def _set_times(
 ) -> None:
     set_time(system.born_timestamp, record.born_timestamp)
     set_time(system.store_timestamp, record.store_timestamp)
-    seconds = properties.get("TIMER_DELAY_SEC", "")
-    at = properties.get("TIMER_DELIVER_MS", "")
-    if seconds.isdecimal():
-        set_time(system.delivery_timestamp, now_ms + int(seconds) * 1000)
-    elif at.isdecimal():
-        set_time(system.delivery_timestamp, int(at))
+    seconds = whole_number(properties.get("TIMER_DELAY_SEC", ""), INT32_MAX)
+    at_ms = whole_number(properties.get("TIMER_DELIVER_MS", ""))
+    if seconds is not None:
+        set_time(system.delivery_timestamp, now_ms + seconds * 1000)
+    elif at_ms is not None:
+        set_time(system.delivery_timestamp, at_ms)
 
 
 def set_time(target: Any, time_ms: int) -> None:

@@ -107,10 +107,10 @@ class Renewals:
                 if now - inflight.popped_ms > GIVE_UP_MS or inflight.failures >= FAILURES_MAX:
                     del messages[key]
                     continue
-                self._renew(messages, key, inflight)
+                self._renew(inflight)
         self._clock.call_later(SCAN_S, self._scan)
 
-    def _renew(self, messages: dict[Key, Inflight], key: Key, inflight: Inflight) -> None:
+    def _renew(self, inflight: Inflight) -> None:
         step_ms = STEPS_MS[min(inflight.renewals, len(STEPS_MS) - 1)]
         inflight.renewing = True
 
@@ -122,7 +122,5 @@ class Renewals:
             inflight.failures = 0
             inflight.renewals += 1
             inflight.receipt = receipt
-            if key not in messages:
-                return  # acknowledged meanwhile, with the receipt before this one
 
         self._change(inflight, step_ms, renewed)

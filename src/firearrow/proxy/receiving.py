@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from firearrow.codec.properties import find_property
 from firearrow.codec.record import Record, RecordError, decode_record, split_records
-from firearrow.features.pop.handles import Handle, parse_handle, retry_flag
+from firearrow.features.pop.handles import Handle, HandleError, parse_handle, retry_flag
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
@@ -360,9 +360,8 @@ class _Receive:
             except RecordError:
                 return None
             check_point = find_property(record.properties, b"POP_CK")
-            if check_point is not None and record.topic == self._topic:
-                handle = parse_handle(check_point.decode())
-            else:
+            handle = _stored_handle(check_point) if record.topic == self._topic else None
+            if handle is None:
                 flag = retry_flag(record.topic)
                 start = int(starts.get((flag, str(record.queue_id))) or record.queue_offset)
                 handle = Handle(
@@ -395,6 +394,16 @@ class _Receive:
             )
             return False
         return True
+
+
+def _stored_handle(check_point: bytes | None) -> Handle | None:
+    """What the broker wrote into a message of a retry topic; a client's own text is none."""
+    if check_point is None:
+        return None
+    try:
+        return parse_handle(check_point.decode("utf-8", "replace"))
+    except HandleError:
+        return None
 
 
 def end_receive(call: Call, result: v2.Status, now_ms: int) -> None:

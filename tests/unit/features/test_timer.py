@@ -334,3 +334,35 @@ def test_sync_flush_answers_with_the_handle_too(tmp_path: Path) -> None:
     (answer,) = client.received()
     assert answer.ext["recallHandle"]
     world.stop()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"TIMER_OUT_MS": "--5"},
+        {"TIMER_OUT_MS": "²"},
+        {"TIMER_OUT_MS": "9" * 5000},
+        {"TIMER_OUT_MS": "9" * 19, "REAL_TOPIC": "orders", "REAL_QID": "0"},
+        {"TIMER_OUT_MS": "1", "REAL_TOPIC": "orders", "REAL_QID": "²"},
+        {"TIMER_OUT_MS": "1", "REAL_TOPIC": "orders", "REAL_QID": "9" * 12},
+        {"TIMER_OUT_MS": "1", "REAL_TOPIC": "x" * 300, "REAL_QID": "0"},
+    ],
+)
+def test_what_a_client_puts_into_the_timers_own_topic_stops_nobody(
+    world: World, client: Connection, hostile: dict[str, Any]
+) -> None:
+    timed(client, "rmq_sys_wheel_timer", **hostile)
+    timed(client, body=b"good", TIMER_DELAY_SEC=2)
+    world.clock.advance(5)
+    assert b"good" in bodies(client)
+
+
+def test_a_recall_of_a_time_that_is_no_number(tmp_path: Path) -> None:
+    world = World(tmp_path, recalling())
+    client = world.connect()
+    client.produce("orders")
+    for time in ("²", "9" * 5000):
+        plain = f"v1 orders broker-a {time} K"
+        answer = recall(client, base64.urlsafe_b64encode(plain.encode()).decode())
+        assert answer.code == codes.ILLEGAL_OPERATION
+    world.stop()

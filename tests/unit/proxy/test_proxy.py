@@ -452,3 +452,25 @@ def test_orphans_are_asked_about_over_telemetry(grpc: GrpcWorld, client: Client)
 def test_transactions_that_are_none(client: Client, transaction: str) -> None:
     code = v2.INVALID_TRANSACTION_ID if not transaction else v2.INTERNAL_SERVER_ERROR
     assert end(client, "orders", transaction, v2.COMMIT).status.code == code
+
+
+# -- what other clients may have stored
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        "_SYS_MSG_PRIORITY_\x01" + "9" * 12 + "\x02",
+        "TIMER_DELAY_SEC\x01" + "9" * 5000 + "\x02TIMER_OUT_MS\x011\x02",
+        "TIMER_DELIVER_MS\x01" + "9" * 30 + "\x02TIMER_OUT_MS\x011\x02",
+        "POP_CK\x01nonsense\x02",
+    ],
+)
+def test_odd_properties_of_a_remoting_client_hold_nobody_up(
+    grpc: GrpcWorld, client: Client, properties: str
+) -> None:
+    old = grpc.world.connect()
+    old.produce("orders", b"odd", properties=properties)
+    old.produce("orders", b"good")
+    _, messages = client.receive("orders")
+    assert [m.body for m in messages] == [b"odd", b"good"]

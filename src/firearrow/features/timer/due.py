@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, Protocol
 
+from firearrow.codec.numbers import whole_number
 from firearrow.codec.properties import find_property
 
 # In order of precedence: property, what to add to it now, factor to ms.
@@ -13,7 +14,6 @@ _DELIVER_MS: Final = b"TIMER_DELIVER_MS"
 MARKS: Final = tuple(name + b"\x01" for name in (_DELAY_SEC, _DELAY_MS, _DELIVER_MS))
 TIMER_PROPERTIES: Final = ("TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS")
 PRECISIONS_MS: Final = (100, 200, 500, 1000)
-_LONG: Final = range(-(2**63), 2**63)
 
 
 class TimerSettings(Protocol):
@@ -65,15 +65,10 @@ def _deliver_ms(properties: bytes, now_ms: int) -> int | None:
 
 
 def _number(text: bytes) -> int | None:
-    """As ``Long.parseLong``: digits with a sign, 64 bits."""
-    digits = text[1:] if text[:1] in (b"-", b"+") else text
-    if not digits.isdigit() or len(digits) > 19:
-        return None
-    value = int(text)
-    return value if value in _LONG else None
+    return whole_number(text.decode("utf-8", "replace"))
 
 
 def has_delay_level(properties: bytes) -> bool:
     """Whether a delay level goes before every timer property."""
     value = find_property(properties, b"DELAY")
-    return value is not None and value.isdigit() and int(value) > 0
+    return value is not None and (_number(value) or 0) > 0

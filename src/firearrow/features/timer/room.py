@@ -11,6 +11,7 @@ from firearrow.broker.rooms import BaseRoom
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
+from firearrow.codec.numbers import whole_number
 from firearrow.codec.properties import find_property, format_properties, parse_properties
 from firearrow.codec.sysflags import SYS_TRANSACTION_MASK
 from firearrow.features.timer.due import (
@@ -187,7 +188,7 @@ class TimerRoom(BaseRoom):
             return codes.ILLEGAL_OPERATION, "recall failed, topic not match"
         if handle.broker_name != settings.broker_name:
             return codes.ILLEGAL_OPERATION, "recall failed, broker service not available"
-        left_ms = int(handle.deliver_ms) - now if handle.deliver_ms.isdigit() else 0
+        left_ms = (whole_number(handle.deliver_ms) or 0) - now
         if not 0 < left_ms < settings.timer_max_delay_sec * 1000:
             return codes.ILLEGAL_OPERATION, "recall failed, timestamp invalid"
         return None

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from firearrow.codec.hashes import java_hash
+from firearrow.codec.numbers import INT32_MAX, whole_number
 from firearrow.codec.properties import format_properties, parse_properties
 from firearrow.codec.record import Record, RecordError, decode_record
 from firearrow.features.timer.due import TimerSettings, precision_ms
@@ -188,7 +189,8 @@ class Clockwork:
                 )
             for entry in entries:
                 data = store.record(entry.physical_offset, entry.size)
-                if data is not None and not self._take(decode_record(data)):
+                record = _readable(data, entry.physical_offset)
+                if record is not None and not self._take(record):
                     return True  # it cannot be delivered now: try again later
                 files.queue_offset = entry.offset + 1
             if self._clock.monotonic() >= stop_s:
@@ -197,11 +199,11 @@ class Clockwork:
 
     def _take(self, record: Record) -> bool:
         properties = parse_properties(record.properties)
-        text = properties.get("TIMER_OUT_MS", "")
-        if not text.lstrip("-").isdigit():
+        out_ms = whole_number(properties.get("TIMER_OUT_MS", ""))
+        if out_ms is None:
             log.error("a timed message at %d has no time and is left out", record.physical_offset)
             return True
-        slot_ms = self._floor(int(text))
+        slot_ms = self._floor(out_ms)
         if slot_ms < self._write_ms:
             return self._give_back(record, properties, NEVER_IN_WHEEL, rolls=False)
         magic = MAGIC_DEFAULT
@@ -303,13 +305,7 @@ class Clockwork:
 
     def _record(self, unit: Unit) -> Record | None:
         data = self._store.record(unit.physical_offset, unit.size)
-        try:
-            return decode_record(data) if data is not None else None
-        except RecordError as error:
-            log.error(
-                "a timed message at %d is unreadable and left out: %s", unit.physical_offset, error
-            )
-            return None
+        return _readable(data, unit.physical_offset)
 
     def _give_back(
         self, record: Record, properties: dict[str, str], enqueue_ms: str, *, rolls: bool
@@ -331,6 +327,15 @@ class Clockwork:
         return put.physical_offset >= 0
 
 
+def _readable(data: bytes | None, physical_offset: int) -> Record | None:
+    """``None`` for a record that retention removed, or that is damaged."""
+    try:
+        return decode_record(data) if data is not None else None
+    except RecordError as error:
+        log.error("a timed message at %d is unreadable and left out: %s", physical_offset, error)
+        return None
+
+
 def _message_again(
     record: Record, properties: dict[str, str], enqueue_ms: str, now_ms: int, rolls: bool
 ) -> Message | None:
@@ -338,16 +343,17 @@ def _message_again(
     properties["TIMER_DEQUEUE_MS"] = str(now_ms)
     topic, queue_id = record.topic, str(record.queue_id)
     if rolls:
-        times = properties.get("TIMER_ROLL_TIMES", "0")
-        properties["TIMER_ROLL_TIMES"] = str(int(times) + 1 if times.isdigit() else 1)
+        times = whole_number(properties.get("TIMER_ROLL_TIMES", "0"), INT32_MAX)
+        properties["TIMER_ROLL_TIMES"] = str((times or 0) + 1)
     else:
         topic, queue_id = properties.get("REAL_TOPIC", ""), properties.get("REAL_QID", "")
-    if not topic or not queue_id.isdigit():
+    number = whole_number(queue_id, INT32_MAX)
+    if not topic or number is None or number < 0:
         return None
     # Java keeps REAL_* in what it stores, and consumers may look at them.
     return Message(
         topic=topic,
-        queue_id=int(queue_id),
+        queue_id=number,
         body=record.body,
         properties=format_properties(properties),
         born_timestamp=record.born_timestamp,
