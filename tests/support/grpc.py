@@ -31,6 +31,10 @@ RESPONSES: dict[str, Any] = {
     "NotifyClientTermination": rpc.NotifyClientTerminationResponse,
     "ChangeInvisibleDuration": rpc.ChangeInvisibleDurationResponse,
     "RecallMessage": rpc.RecallMessageResponse,
+    "PullMessage": rpc.PullMessageResponse,
+    "UpdateOffset": rpc.UpdateOffsetResponse,
+    "GetOffset": rpc.GetOffsetResponse,
+    "QueryOffset": rpc.QueryOffsetResponse,
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from firearrow.codec.properties import find_property
+from firearrow.codec.record import Record
 from firearrow.model import names
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.proxy.refusal import Refusal
@@ -135,6 +137,15 @@ def _property_bytes(message: v2.Message) -> None:
             v2.MESSAGE_PROPERTIES_TOO_LARGE,
             f"the total size of user property is too large, max is {PROPERTY_BYTES_MAX}",
         )
+
+
+def tag_wanted(record: Record, expression: v2.FilterExpression) -> bool:
+    """Whether a message has a wanted tag itself, and not only the hash of one, by which brokers
+    choose."""
+    if expression.type == v2.SQL or expression.expression in ("", "*"):
+        return True
+    tag = (find_property(record.properties, b"TAGS") or b"").decode("utf-8", "replace")
+    return tag in map(str.strip, expression.expression.split("||"))
 
 
 def milliseconds(moment: Any) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from firearrow.codec.properties import find_property
-from firearrow.codec.record import Record, RecordError, decode_record, split_records
-from firearrow.features.pop.handles import Handle, HandleError, parse_handle, retry_flag
+from firearrow.features.pop.handles import Handle
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
@@ -14,10 +12,11 @@ from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.remoting.headers import Header
-from firearrow.proxy import checks, convert
+from firearrow.proxy import checks
 from firearrow.proxy.backend import Backend, BrokerTopic
 from firearrow.proxy.checks import milliseconds
 from firearrow.proxy.clients import Client, Clients
+from firearrow.proxy.delivering import Receive, end_receive
 from firearrow.proxy.inflight import RENEW_INVISIBLE_MS, Inflight, Renewals
 from firearrow.proxy.receipts import Receipt, parse_receipt, unexpired
 from firearrow.proxy.refusal import Refusal, of_remoting, status
@@ -34,8 +33,6 @@ RESERVE_MS: Final = 100  # ``longPollingReserveTimeInMillis``: for the answer to
 BATCH_MAX: Final = 32
 RELEASE_MS: Final = 1000  # nobody takes it: it comes back soon
 INIT_MODE_MAX: Final = "1"
-ATTEMPTS_OF_NO_GROUP: Final = 17
-_NOTHING: Final = frozenset({codes.POLLING_TIMEOUT, codes.PULL_NOT_FOUND, codes.NO_MESSAGE})
 
 
 class Receiving:
@@ -89,7 +86,9 @@ class Receiving:
             }
             if request.attempt_id:
                 ext["attemptId"] = request.attempt_id
-            receive = _Receive(self, call, client, request, topic, group_name, place, group)
+            receive = Receive(
+                self, self._clock, call, client, request, topic, group_name, place, group
+            )
             timeout_s = polling_ms / 1000 + CALL_S
             client.channel.call(
                 place.broker_name, POP_MESSAGE, ext, b"", timeout_s, receive.answered
@@ -152,7 +151,7 @@ class Receiving:
             try:
                 receipt = self._receipt(client, group, entry.message_id, entry.receipt_handle)
                 unexpired(receipt, self._clock.now_ms())
-                self._ack(client, group, topic, receipt, _Indexed(number, done))
+                self.acknowledge(client, group, topic, receipt, _Indexed(number, done))
             except Refusal as refusal:
                 done(number, refusal.status)
 
@@ -161,9 +160,10 @@ class Receiving:
         receipt = parse_receipt(text)
         return self.renewals.take(client.client_id, group, message_id, receipt)
 
-    def _ack(
+    def acknowledge(
         self, client: Client, group: str, topic: str, receipt: Receipt, done: _Indexed | None
     ) -> None:
+        """Acknowledge at the broker; ``done`` hears how it went."""
         handle = receipt.handle
         ext = {
             "consumerGroup": group,
@@ -274,7 +274,7 @@ class Receiving:
         def answered(header: Header | None, body: bytes) -> None:
             result = _result(header, "")
             if result.code == v2.OK:
-                self._ack(client, group, topic, receipt, None)
+                self.acknowledge(client, group, topic, receipt, None)
             done(result)
 
         client.channel.call(receipt.handle.broker_name, SEND_BACK, ext, b"", CALL_S, answered)
@@ -289,134 +289,6 @@ class _Indexed:
 
     def __call__(self, result: v2.Status) -> None:
         self._done(self._index, result)
-
-
-class _Receive:
-    """One ReceiveMessage that waits for the broker's answer."""
-
-    def __init__(
-        self,
-        receiving: Receiving,
-        call: Call,
-        client: Client,
-        request: rpc.ReceiveMessageRequest,
-        topic: str,
-        group_name: str,
-        place: BrokerTopic,
-        group: Group | None,
-    ) -> None:
-        self._receiving = receiving
-        self._call = call
-        self._client = client
-        self._request = request
-        self._topic = topic
-        self._group_name = group_name
-        self._place = place
-        self._attempts = group.retry_max_times + 1 if group else ATTEMPTS_OF_NO_GROUP
-
-    def answered(self, header: Header | None, body: bytes) -> None:
-        now = self._receiving._clock.now_ms()
-        if header is None or header.code in _NOTHING:
-            end_receive(self._call, status(v2.MESSAGE_NOT_FOUND, "no new message"), now)
-        elif header.code == codes.POLLING_FULL:
-            end_receive(self._call, status(v2.TOO_MANY_REQUESTS, "polling full"), now)
-        elif header.code != codes.SUCCESS:
-            end_receive(self._call, of_remoting(header.code, header.remark).status, now)
-        else:
-            self._deliver(header.ext or {}, body, now)
-
-    def _deliver(self, ext: dict[str, Any], body: bytes, now: int) -> None:
-        receiving, call, client = self._receiving, self._call, self._client
-        messages = [m for m in map(self._popped(ext), split_records(body)) if m is not None]
-        wanted = [m for m in messages if self._wants(*m)]
-        if call.ended:
-            for _, receipt in wanted:
-                receiving.release(client, self._group_name, self._topic, receipt)
-            return
-        if not wanted:
-            end_receive(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), now)
-            return
-        call.send(rpc.ReceiveMessageResponse(status=status()))
-        for record, receipt in wanted:
-            message = convert.delivered(record, self._topic, receipt.text(), now)
-            if self._request.auto_renew:
-                inflight = Inflight(client, self._group_name, self._topic, receipt, now)
-                receiving.renewals.add(message.system_properties.message_id, inflight)
-            call.send(rpc.ReceiveMessageResponse(message=message))
-        _end_with_time(call, now)
-
-    def _popped(self, ext: dict[str, Any]) -> Any:
-        starts = {}
-        for entry in str(ext.get("startOffsetInfo", "")).split(";"):
-            flag, queue_id, start = [*entry.split(" "), "", "", ""][:3]
-            starts[flag, queue_id] = start
-        pop_ms, invisible_ms = int(ext["popTime"]), int(ext["invisibleTime"])
-        revive_queue = int(ext["reviveQid"])
-        broker_name = self._place.broker_name
-
-        def popped(data: bytes) -> tuple[Record, Receipt] | None:
-            try:
-                record = decode_record(data)
-            except RecordError:
-                return None
-            check_point = find_property(record.properties, b"POP_CK")
-            handle = _stored_handle(check_point) if record.topic == self._topic else None
-            if handle is None:
-                flag = retry_flag(record.topic)
-                start = int(starts.get((flag, str(record.queue_id))) or record.queue_offset)
-                handle = Handle(
-                    start,
-                    pop_ms,
-                    invisible_ms,
-                    revive_queue,
-                    flag,
-                    broker_name,
-                    record.queue_id,
-                    record.queue_offset,
-                )
-            return record, Receipt(handle, record.physical_offset)
-
-        return popped
-
-    def _wants(self, record: Record, receipt: Receipt) -> bool:
-        """Drop what only has the hash of a wanted tag, and what was tried too often."""
-        receiving, client = self._receiving, self._client
-        expression = self._request.filter_expression
-        if expression.type != v2.SQL and expression.expression not in ("", "*"):
-            tag = (find_property(record.properties, b"TAGS") or b"").decode("utf-8", "replace")
-            if tag not in map(str.strip, expression.expression.split("||")):
-                receiving._ack(client, self._group_name, self._topic, receipt, None)
-                return False
-        if record.reconsume_times >= self._attempts:
-            message_id = (find_property(record.properties, b"UNIQ_KEY") or b"").decode()
-            receiving.dead_letter(
-                client, self._group_name, self._topic, message_id, receipt, lambda result: None
-            )
-            return False
-        return True
-
-
-def _stored_handle(check_point: bytes | None) -> Handle | None:
-    """What the broker wrote into a message of a retry topic; a client's own text is none."""
-    if check_point is None:
-        return None
-    try:
-        return parse_handle(check_point.decode("utf-8", "replace"))
-    except HandleError:
-        return None
-
-
-def end_receive(call: Call, result: v2.Status, now_ms: int) -> None:
-    """A receive without messages: why, and when."""
-    call.send(rpc.ReceiveMessageResponse(status=result))
-    _end_with_time(call, now_ms)
-
-
-def _end_with_time(call: Call, now_ms: int) -> None:
-    last = rpc.ReceiveMessageResponse()
-    convert.set_time(last.delivery_timestamp, now_ms)
-    call.send(last)
-    call.end()
 
 
 def _readable(places: list[BrokerTopic], broker_name: str, topic: str) -> BrokerTopic:

@@ -18,7 +18,9 @@ from firearrow.protocol.remoting.session import Route
 from firearrow.proxy import checks, convert, topics
 from firearrow.proxy.backend import Backend, BrokerTopic
 from firearrow.proxy.clients import CONSUMERS, Client, Clients
-from firearrow.proxy.receiving import Receiving, end_receive
+from firearrow.proxy.delivering import end_receive
+from firearrow.proxy.pulling import Pulling
+from firearrow.proxy.receiving import Receiving
 from firearrow.proxy.refusal import Refusal, status
 from firearrow.proxy.sending import Sending, SendingSettings, Transaction
 from firearrow.proxy.settings import Telemetry, TelemetrySettings
@@ -51,6 +53,7 @@ class Proxy:
         self.clients.routes_of = self._routes_of
         self._sending = Sending(self.clients, backend, clock, settings)
         self._receiving = Receiving(self.clients, backend, clock)
+        self._pulling = Pulling(self.clients, backend, clock)
 
     def start(self) -> None:
         self.clients.start()
@@ -98,6 +101,7 @@ class Proxy:
                 rpc.RecallMessageResponse,
                 sending.recall,
             ),
+            **self._pulling.unary(),
         }
         table = {
             SERVICE + name: Method(request.FromString, _answering(handler, response))
@@ -105,6 +109,9 @@ class Proxy:
         }
         table[SERVICE + "ReceiveMessage"] = Method(
             rpc.ReceiveMessageRequest.FromString, self._receive
+        )
+        table[SERVICE + "PullMessage"] = Method(
+            rpc.PullMessageRequest.FromString, self._pulling.pull
         )
         table[SERVICE + "Telemetry"] = Method(
             rpc.TelemetryCommand.FromString, begin=self._open_telemetry

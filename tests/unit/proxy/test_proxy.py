@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from tests.support.brokers import World, properties_of
+from tests.support.brokers import World, properties_of, send_fields
 from tests.support.grpc import Client, GrpcWorld, message
 
 from firearrow.config import BrokerSettings
@@ -474,3 +476,50 @@ def test_odd_properties_of_a_remoting_client_hold_nobody_up(
     old.produce("orders", b"good")
     _, messages = client.receive("orders")
     assert [m.body for m in messages] == [b"odd", b"good"]
+
+
+class _FailingEngine(H2Engine):
+    """Fails in the middle of an answer."""
+
+    def data(self, stream_id: int, data: bytes) -> None:
+        if b"poison" in data:
+            raise ValueError("no")
+        super().data(stream_id, data)
+
+
+def test_a_receive_that_fails_leaves_others_that_wait_alone(
+    grpc: GrpcWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    grpc.engine, good = _FailingEngine, grpc.engine
+    bad = grpc.connect("bad")
+    grpc.engine = good
+    other = grpc.connect("other")
+    failing, _ = bad.receive("orders", "first", polling_s=20)
+    waiting, _ = other.receive("orders", "second", polling_s=20)
+    sent = grpc.connect("sender").produce("orders", b"poison")
+    assert sent.status.code == v2.OK
+    grpc.world.clock.advance(0.01)
+    assert [m.body for m in other.delivered(waiting)] == [b"poison"]
+    bad.wire.exchange()
+    assert failing.grpc_status == calls.INTERNAL
+    assert "a receive of orders by group first failed" in caplog.text
+
+
+def _batch(body: bytes, properties: bytes) -> bytes:
+    """A batch of one message, whose properties need not be text."""
+    size = 22 + len(body) + len(properties)
+    head = struct.pack(">iiiii", size, 0, 0, 0, len(body)) + body
+    return head + struct.pack(">h", len(properties)) + properties
+
+
+def test_a_dead_letter_whose_key_is_no_text(grpc: GrpcWorld, client: Client) -> None:
+    fields = {"groupName": "group", "retryMaxTimes": 0}
+    assert grpc.world.connect().call(200, body=msgspec.json.encode(fields)).code == 0
+    properties = b"UNIQ_KEY\x01\xff\xfe\x02"
+    grpc.world.connect().call(320, send_fields("orders", batch=True), _batch(b"odd", properties))
+    _, (first,) = client.receive("orders")
+    assert first.body == b"odd"
+    grpc.world.clock.advance(40)
+    client.produce("orders", b"good")
+    _, messages = client.receive("orders")
+    assert [m.body for m in messages] == [b"good"]

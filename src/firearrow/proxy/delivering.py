@@ -1,0 +1,207 @@
+"""What a broker popped for a ReceiveMessage, on its way to the client."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final, Protocol
+
+from firearrow.codec.properties import find_property
+from firearrow.codec.record import Record, RecordError, decode_record, split_records
+from firearrow.features.pop.handles import Handle, HandleError, parse_handle, retry_flag
+from firearrow.model import codes
+from firearrow.model.clock import Clock
+from firearrow.model.group import Group
+from firearrow.protocol.grpc import calls
+from firearrow.protocol.grpc.calls import Call
+from firearrow.protocol.grpc.pb import definition_pb2 as v2
+from firearrow.protocol.grpc.pb import service_pb2 as rpc
+from firearrow.protocol.remoting.headers import Header
+from firearrow.proxy import checks, convert
+from firearrow.proxy.backend import BrokerTopic
+from firearrow.proxy.clients import Client
+from firearrow.proxy.inflight import Inflight, Renewals
+from firearrow.proxy.receipts import Receipt
+from firearrow.proxy.refusal import of_remoting, status
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS_OF_NO_GROUP: Final = 17
+_NOTHING: Final = frozenset({codes.POLLING_TIMEOUT, codes.PULL_NOT_FOUND, codes.NO_MESSAGE})
+
+
+class Consuming(Protocol):
+    """What becomes of messages that are not delivered, and of those that are."""
+
+    renewals: Renewals
+
+    def release(self, client: Client, group: str, topic: str, receipt: Receipt) -> None: ...
+
+    def acknowledge(
+        self, client: Client, group: str, topic: str, receipt: Receipt, done: Any
+    ) -> None: ...
+
+    def dead_letter(
+        self, client: Client, group: str, topic: str, message_id: str, receipt: Receipt, done: Any
+    ) -> None: ...
+
+
+class Receive:
+    """One ReceiveMessage that waits for the broker's answer."""
+
+    def __init__(
+        self,
+        receiving: Consuming,
+        clock: Clock,
+        call: Call,
+        client: Client,
+        request: rpc.ReceiveMessageRequest,
+        topic: str,
+        group_name: str,
+        place: BrokerTopic,
+        group: Group | None,
+    ) -> None:
+        self._receiving = receiving
+        self._clock = clock
+        self._call = call
+        self._client = client
+        self._request = request
+        self._topic = topic
+        self._group_name = group_name
+        self._place = place
+        self._attempts = group.retry_max_times + 1 if group else ATTEMPTS_OF_NO_GROUP
+
+    def answered(self, header: Header | None, body: bytes) -> None:
+        """The broker's answer. Nothing that goes wrong with it may reach the broker, which wakes
+        others in the same step."""
+        try:
+            self._answered(header, body, self._clock.now_ms())
+        except Exception as error:
+            log.error(
+                "a receive of %s by group %s failed; its messages come back after their invisible "
+                "time",
+                self._topic,
+                self._group_name,
+                exc_info=error,
+            )
+            self._call.end(calls.INTERNAL, f"{type(error).__name__}: {error}")
+
+    def _answered(self, header: Header | None, body: bytes, now: int) -> None:
+        if header is None or header.code in _NOTHING:
+            end_receive(self._call, status(v2.MESSAGE_NOT_FOUND, "no new message"), now)
+        elif header.code == codes.POLLING_FULL:
+            end_receive(self._call, status(v2.TOO_MANY_REQUESTS, "polling full"), now)
+        elif header.code != codes.SUCCESS:
+            end_receive(self._call, of_remoting(header.code, header.remark).status, now)
+        else:
+            self._deliver(header.ext or {}, body, now)
+
+    def _deliver(self, ext: dict[str, Any], body: bytes, now: int) -> None:
+        receiving, call, client = self._receiving, self._call, self._client
+        found = [m for m in map(self._popped(ext), split_records(body)) if m is not None]
+        wanted = [m for m in found if self._wants(*m)]
+        if call.ended:
+            for _, receipt in wanted:
+                receiving.release(client, self._group_name, self._topic, receipt)
+            return
+        messages = [m for m in (self._shown(popped, now) for popped in wanted) if m is not None]
+        if not messages:
+            end_receive(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), now)
+            return
+        call.send(rpc.ReceiveMessageResponse(status=status()))
+        for message, receipt in messages:
+            if self._request.auto_renew:
+                inflight = Inflight(client, self._group_name, self._topic, receipt, now)
+                receiving.renewals.add(message.system_properties.message_id, inflight)
+            call.send(rpc.ReceiveMessageResponse(message=message))
+        _end_with_time(call, now)
+
+    def _shown(self, popped: tuple[Record, Receipt], now: int) -> tuple[v2.Message, Receipt] | None:
+        """The message as the client gets it; one that cannot be shown keeps no other back, and
+        ends among the dead letters as what nobody acknowledges."""
+        record, receipt = popped
+        try:
+            return convert.delivered(record, self._topic, receipt.text(), now), receipt
+        except Exception as error:
+            log.error(
+                "the message at offset %d of queue %d of %s cannot be delivered by gRPC; read it "
+                "with a remoting client",
+                record.queue_offset,
+                record.queue_id,
+                record.topic,
+                exc_info=error,
+            )
+            return None
+
+    def _popped(self, ext: dict[str, Any]) -> Any:
+        starts = {}
+        for entry in str(ext.get("startOffsetInfo", "")).split(";"):
+            flag, queue_id, start = [*entry.split(" "), "", "", ""][:3]
+            starts[flag, queue_id] = start
+        pop_ms, invisible_ms = int(ext["popTime"]), int(ext["invisibleTime"])
+        revive_queue = int(ext["reviveQid"])
+        broker_name = self._place.broker_name
+
+        def popped(data: bytes) -> tuple[Record, Receipt] | None:
+            try:
+                record = decode_record(data)
+            except RecordError:
+                return None
+            check_point = find_property(record.properties, b"POP_CK")
+            handle = _stored_handle(check_point) if record.topic == self._topic else None
+            if handle is None:
+                flag = retry_flag(record.topic)
+                start = int(starts.get((flag, str(record.queue_id))) or record.queue_offset)
+                handle = Handle(
+                    start,
+                    pop_ms,
+                    invisible_ms,
+                    revive_queue,
+                    flag,
+                    broker_name,
+                    record.queue_id,
+                    record.queue_offset,
+                )
+            return record, Receipt(handle, record.physical_offset)
+
+        return popped
+
+    def _wants(self, record: Record, receipt: Receipt) -> bool:
+        """Drop what only has the hash of a wanted tag, and what was tried too often."""
+        receiving, client = self._receiving, self._client
+        if not checks.tag_wanted(record, self._request.filter_expression):
+            receiving.acknowledge(client, self._group_name, self._topic, receipt, None)
+            return False
+        if record.reconsume_times >= self._attempts:
+            message_id = _unique_key(record)
+            receiving.dead_letter(
+                client, self._group_name, self._topic, message_id, receipt, lambda result: None
+            )
+            return False
+        return True
+
+
+def _unique_key(record: Record) -> str:
+    return (find_property(record.properties, b"UNIQ_KEY") or b"").decode("utf-8", "replace")
+
+
+def _stored_handle(check_point: bytes | None) -> Handle | None:
+    """What the broker wrote into a message of a retry topic; a client's own text is none."""
+    if check_point is None:
+        return None
+    try:
+        return parse_handle(check_point.decode("utf-8", "replace"))
+    except HandleError:
+        return None
+
+
+def end_receive(call: Call, result: v2.Status, now_ms: int) -> None:
+    """A receive without messages: why, and when."""
+    call.send(rpc.ReceiveMessageResponse(status=result))
+    _end_with_time(call, now_ms)
+
+
+def _end_with_time(call: Call, now_ms: int) -> None:
+    last = rpc.ReceiveMessageResponse()
+    convert.set_time(last.delivery_timestamp, now_ms)
+    call.send(last)
+    call.end()
