@@ -68,7 +68,7 @@ class Flusher:
             return
         self._running = True
         self.scheduled = True
-        timestamp = self._store.last_timestamp
+        timestamp = self._store.appender.last_timestamp
         end, sync = self._work()
         self._store.background.submit(sync, lambda _, error: self._done(end, timestamp, error))
 
@@ -102,7 +102,7 @@ class Flusher:
         store = self._store
         store.log.flushed = max(store.log.flushed, end)
         store.checkpoint.log_time = timestamp
-        store.show_flushed(end)
+        store.dispatcher.show_flushed(end)
         store.index.note_growth()
         while self._waiting and self._waiting[0][0] <= end:
             self._waiting.popleft()[2](True)
@@ -145,4 +145,4 @@ class Flusher:
         except OSError as error:
             self._failing(error)
             raise
-        self._flushed(end, self._store.last_timestamp)
+        self._flushed(end, self._store.appender.last_timestamp)

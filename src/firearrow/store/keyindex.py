@@ -226,12 +226,12 @@ class KeyIndex:
     # -- asking
 
     def query(
-        self, topic: str, key: str, maximum: int, begin_ms: int, end_ms: int, done: Found
+        self, topic: str, key: str, max_count: int, begin_ms: int, end_ms: int, done: Found
     ) -> None:
         """See ``api.Store.query_keys``."""
 
         def answer() -> None:
-            done(*self._find(topic, key, maximum, begin_ms, end_ms))
+            done(*self._find(topic, key, max_count, begin_ms, end_ms))
 
         if not self.enabled or self._position >= self._store.log.end or self._failed:
             answer()

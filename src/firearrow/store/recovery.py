@@ -69,7 +69,7 @@ def _recover(store: FileStore) -> None:
     disk, root = store.disk, store.root
     crashed = disk.size(f"{root}/abort") >= 0
     store.checkpoint = checkpoint.load(disk, f"{root}/checkpoint")
-    store.last_timestamp = store.checkpoint.log_time
+    store.appender.last_timestamp = store.checkpoint.log_time
     store.log.load()
     last = _load_queues(store)
     started_s = store.clock.monotonic()
@@ -82,7 +82,7 @@ def _recover(store: FileStore) -> None:
     for key, queue in store.table.items():
         queue.next_offset = queue.max_offset
         if queue.pending is not None or key not in last:
-            store.correct_min_offset(queue)
+            store.dispatcher.correct_min_offset(queue)
     store.index.load(crashed=crashed)
     if crashed:
         log.warning(
@@ -104,11 +104,13 @@ def _load_queues(store: FileStore) -> dict[tuple[str, int], int]:
             if not starts:
                 continue
             count = files.find_end(topic, queue_id, starts[-1])
-            queue = ConsumeQueue(store.shape(topic), queue_id, starts[-1] // ENTRY_BYTES + count)
+            queue = ConsumeQueue(
+                store.dispatcher.shape(topic), queue_id, starts[-1] // ENTRY_BYTES + count
+            )
             queue.min_offset = starts[0] // ENTRY_BYTES
             store.table[topic, queue_id] = queue
             last[topic, queue_id] = _last_phy(store, queue)
-            store.correct_min_offset(queue)
+            store.dispatcher.correct_min_offset(queue)
     return last
 
 
@@ -201,21 +203,28 @@ def _walk(store: FileStore, position: int) -> int:
                 return position
             position = following  # behind a filler, even if nothing is there yet
             continue
-        store.last_timestamp = max(store.last_timestamp, record.store_timestamp)
+        store.appender.last_timestamp = max(store.appender.last_timestamp, record.store_timestamp)
         if not record.sys_flag & SYS_TRANSACTION_PREPARED:
             key = (record.topic, record.queue_id)
             queue = store.table.get(key)
-            shape = queue.shape if queue is not None else store.shape(record.topic)
-            code = store.tags_code(shape, record.properties, record.store_timestamp)
+            shape = queue.shape if queue is not None else store.dispatcher.shape(record.topic)
+            code = store.dispatcher.tags_code(shape, record.properties, record.store_timestamp)
             if queue is not None and queue.max_offset == record.queue_offset:
-                store.add_entry(queue, position, record.size, code)
+                store.dispatcher.add_entry(queue, position, record.size, code)
             else:
                 _restart_if_recreated(store, key, record.queue_offset, last_phy)
-                store.restore_entry(*key, record.queue_offset, position, record.size, code)
+                store.dispatcher.restore_entry(
+                    *key, record.queue_offset, position, record.size, code
+                )
             last_phy[key] = position
             for name, offset in lmq.places(record.topic, record.properties):
-                if store.dispatches and offset <= store.max_offset(name, lmq.QUEUE_ID) + GAP_MAX:
-                    store.restore_entry(name, lmq.QUEUE_ID, offset, position, record.size, code)
+                if (
+                    store.appender.dispatches
+                    and offset <= store.max_offset(name, lmq.QUEUE_ID) + GAP_MAX
+                ):
+                    store.dispatcher.restore_entry(
+                        name, lmq.QUEUE_ID, offset, position, record.size, code
+                    )
         position = following
 
 

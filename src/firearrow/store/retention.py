@@ -138,7 +138,7 @@ class Retention:
         store = self._store
         for (topic, queue_id), queue in store.table.items():
             before = queue.min_offset
-            store.correct_min_offset(queue)
+            store.dispatcher.correct_min_offset(queue)
             if queue.min_offset != before:
                 store.files.delete_before(topic, queue_id, queue.min_offset)
         store.index.delete_before(store.log.min_offset)
