@@ -10,8 +10,10 @@ from firearrow.codec.record import decode_record
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.protocol.grpc.calls import Call, Inbox, Method
+from firearrow.protocol.grpc.health import Health
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
+from firearrow.protocol.grpc.reflection import Reflection
 from firearrow.protocol.remoting.command import Answer, NoFields, Request
 from firearrow.protocol.remoting.requests import CHECK_TRANSACTION_STATE
 from firearrow.protocol.remoting.session import Route
@@ -27,7 +29,8 @@ from firearrow.proxy.settings import Telemetry, TelemetrySettings
 
 log = logging.getLogger(__name__)
 
-SERVICE: Final = "/apache.rocketmq.v2.MessagingService/"
+SERVICE_NAME: Final = "apache.rocketmq.v2.MessagingService"
+SERVICE: Final = f"/{SERVICE_NAME}/"
 
 
 class ProxySettings(SendingSettings, TelemetrySettings, Protocol):
@@ -54,6 +57,7 @@ class Proxy:
         self._sending = Sending(self.clients, backend, clock, settings)
         self._receiving = Receiving(self.clients, backend, clock)
         self._pulling = Pulling(self.clients, backend, clock)
+        self.health = Health([SERVICE_NAME])
 
     def start(self) -> None:
         self.clients.start()
@@ -116,7 +120,8 @@ class Proxy:
         table[SERVICE + "Telemetry"] = Method(
             rpc.TelemetryCommand.FromString, begin=self._open_telemetry
         )
-        return table
+        services = [SERVICE_NAME, "grpc.health.v1.Health"]
+        return {**table, **self.health.methods(), **Reflection(services).methods()}
 
     # -- streams
 
