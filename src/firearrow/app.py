@@ -16,7 +16,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from firearrow.assembly import STORE_SETTINGS, assemble, assemble_proxy, open_broker_store
+from firearrow.assembly import (
+    STORE_SETTINGS,
+    assemble,
+    assemble_proxy,
+    assemble_remote_proxy,
+    open_broker_store,
+)
 from firearrow.broker.broker import Broker, Core
 from firearrow.broker.registration import NameServerLink, Registrar, RemoteNameServer
 from firearrow.codec import java_properties
@@ -24,7 +30,7 @@ from firearrow.codec.addresses import join_address
 from firearrow.config import ConfigError, parse_addresses, update
 from firearrow.features.delay import LevelError
 from firearrow.local_registration import LocalNameServer
-from firearrow.model.network import Peer
+from firearrow.model.network import Peer, SessionFactory
 from firearrow.namesrv.kv import KvConfig
 from firearrow.namesrv.service import NameServer
 from firearrow.plan import Plan, read_properties
@@ -32,6 +38,7 @@ from firearrow.protocol.either import EitherSession
 from firearrow.protocol.grpc.http2 import best_engine
 from firearrow.protocol.grpc.session import GrpcSession
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
+from firearrow.proxy.service import Proxy
 from firearrow.store.commitlog import WrongFileSize
 from firearrow.store.configfiles import ConfigUnreadable
 from firearrow.store.disk import RealDisk
@@ -158,16 +165,18 @@ class Server:
             name_server = await self._bind(plan.namesrv_port, "--namesrv-port")
         if plan.broker:
             broker = await self._bind_broker()
-            if plan.proxy_port is not None:
-                proxy = await self._bind(plan.proxy_port, "--proxy-port")
+        if plan.proxy_port is not None:
+            proxy = await self._bind(plan.proxy_port, "--proxy-port")
         store = self._open_store() if plan.broker else None
         if name_server is not None:
             self._start_name_server(name_server)
         if store is not None and broker is not None:
             self._start_broker(store, *broker)
             if proxy is not None:
-                self._start_proxy(proxy)
+                self._start_local_proxy(proxy)
             self._addresses["store"] = plan.store
+        elif proxy is not None:
+            self._start_remote_proxy(proxy)
 
     async def _bind(self, port: int, option: str, *, hold: bool = False) -> socket.socket:
         host = self.plan.host
@@ -326,20 +335,33 @@ class Server:
 
     # -- proxy
 
-    def _start_proxy(self, sock: socket.socket) -> None:
-        """gRPC clients, and remoting ones on the same port."""
+    def _start_local_proxy(self, sock: socket.socket) -> None:
+        """In front of the broker of this process, which remoting clients reach here too."""
         broker = self.broker
         assert broker is not None
         proxy = assemble_proxy(self.plan.settings, broker, self.clock)
-        methods, engine = proxy.methods(), best_engine()
         routes = {**(self.name_server.routes() if self.name_server else {}), **broker.routes()}
         dispatcher = Dispatcher(routes)
 
-        def http2(peer: Peer) -> GrpcSession:
-            return GrpcSession(peer, engine(), methods, self.clock)
-
         def remoting(peer: Peer) -> RemotingSession:
             return RemotingSession(peer, dispatcher, self.clock, broker.session_closed)
+
+        self._broker_listeners.append(self._start_proxy(proxy, sock, remoting))
+
+    def _start_remote_proxy(self, sock: socket.socket) -> None:
+        """In front of brokers elsewhere."""
+        proxy, backend = assemble_remote_proxy(self.plan.settings, self.network, self.clock)
+        backend.start()
+        self._stack.callback(backend.stop)
+        nobody = Dispatcher({})
+        self._start_proxy(proxy, sock, lambda peer: RemotingSession(peer, nobody, self.clock))
+
+    def _start_proxy(self, proxy: Proxy, sock: socket.socket, remoting: SessionFactory) -> Listener:
+        """gRPC clients, and remoting ones on the same port."""
+        methods, engine = proxy.methods(), best_engine()
+
+        def http2(peer: Peer) -> GrpcSession:
+            return GrpcSession(peer, engine(), methods, self.clock)
 
         tls = self.plan.tls
         if tls.certificate is None:  # most SDKs use TLS unless told otherwise, and trust anybody
@@ -352,10 +374,10 @@ class Server:
             clock=self.clock,
         )
         self._stack.push_async_callback(listener.drain, DRAIN_S)
-        self._broker_listeners.append(listener)
         self._stack.callback(proxy.stop)
         proxy.start()
         self._addresses["proxy"] = self._shown(sock)
+        return listener
 
     # -- both
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from firearrow.broker.broker import Broker, Core
-from firearrow.config import BrokerSettings, as_properties
+from firearrow.config import BrokerSettings, as_properties, parse_addresses
 from firearrow.features.dedup import DedupRoom
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
 from firearrow.features.filter.room import FilterRoom
@@ -25,8 +25,10 @@ from firearrow.model import names
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
+from firearrow.model.network import Network
 from firearrow.model.topic import Topic
 from firearrow.proxy.backend import LocalBackend
+from firearrow.proxy.remote.backend import RemoteBackend
 from firearrow.proxy.service import Proxy
 from firearrow.store.disk import Disk
 from firearrow.store.filestore import FileStore
@@ -121,3 +123,11 @@ def assemble_proxy(settings: BrokerSettings, broker: Broker, clock: Clock) -> Pr
     view = _ProxysBroker(broker.core)
     backend = LocalBackend(view, broker.routes(), broker.session_closed, clock)
     return Proxy(settings, backend, clock)
+
+
+def assemble_remote_proxy(
+    settings: BrokerSettings, network: Network, clock: Clock
+) -> tuple[Proxy, RemoteBackend]:
+    """A proxy over the brokers that the name servers of ``settings`` know; nothing is started."""
+    backend = RemoteBackend(parse_addresses(settings.namesrv_addr), network, clock)
+    return Proxy(settings, backend, clock), backend

@@ -16,6 +16,7 @@ from firearrow.transport.tls import TlsMode, TlsPolicy
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_STORE: Final = "./firearrow-store"
 DEFAULT_NAMESRV_PORT: Final = 9876
+DEFAULT_PROXY_PORT: Final = 8081
 PROXY_PORT_BELOW: Final = 2830  # 10911 and 8081
 
 
@@ -36,6 +37,11 @@ class Plan:
     namesrv_settings: NamesrvSettings = field(default_factory=NamesrvSettings)
     proxy_port: int | None = None  # None: no proxy
 
+    @property
+    def proxy_only(self) -> bool:
+        """A proxy in front of brokers elsewhere."""
+        return not self.namesrv and not self.broker
+
     @classmethod
     def from_options(
         cls,
@@ -44,7 +50,7 @@ class Plan:
         broker: bool,
         config: str | None,
         host: str | None,
-        store: str | None,
+        store: str | None = None,
         tls_mode: str,
         tls_cert: str | None,
         tls_key: str | None,
@@ -59,7 +65,7 @@ class Plan:
         Raises:
             ConfigError: a file that cannot be read, or a value that its key cannot have.
         """
-        settings, namesrv_settings, warnings = _read(config, of_broker=broker)
+        settings, namesrv_settings, warnings = _read(config, of_broker=broker or not namesrv)
         plan = cls(
             settings,
             store or settings.store_path_root_dir or DEFAULT_STORE,
@@ -81,6 +87,8 @@ class Plan:
         plan._take_flags(broker_port, namesrv_addr)
         if broker:
             plan.proxy_port = _proxy_port(plan, proxy_port)
+        elif plan.proxy_only:
+            plan.proxy_port = _port_of_proxy_alone(settings, proxy_port)
         return plan
 
     def _take_flags(self, broker_port: int | None, namesrv_addr: str | None) -> None:
@@ -104,6 +112,15 @@ def _proxy_port(plan: Plan, flag: int | None) -> int | None:
         return plan.settings.grpc_server_port
     derived = plan.broker_port - PROXY_PORT_BELOW
     return derived if derived > 0 else None
+
+
+def _port_of_proxy_alone(settings: BrokerSettings, flag: int | None) -> int:
+    """The port; where there are no brokers to serve is told here."""
+    if not settings.namesrv_addr:
+        raise ConfigError("a proxy finds its brokers through name servers: give them with -n")
+    if flag is not None:
+        return flag
+    return settings.grpc_server_port or DEFAULT_PROXY_PORT
 
 
 def _read(

@@ -70,6 +70,33 @@ def test_the_broker_of_a_cluster_and_its_name_server(tmp_path: Path) -> None:
         assert name_server.stop() == 0
 
 
+def test_a_proxy_alone_says_what_it_lacks_and_goes_on(tmp_path: Path) -> None:
+    arguments = ("proxy", "--proxy-port", "0", "-n", "127.0.0.1:1")
+    with Program(tmp_path / "p", *arguments) as proxy:
+        assert set(proxy.ready()) == {"proxy"}
+        proxy.until_said("name server 127.0.0.1:1 cannot be reached")
+        assert proxy.stop() == 0
+        assert "Traceback" not in proxy.err
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == ["stderr", "stdout"]
+
+
+def test_a_proxy_alone_needs_a_name_server_and_a_port(tmp_path: Path) -> None:
+    with Program(tmp_path / "a", "proxy") as proxy:
+        assert proxy.ended() == 2
+        assert_one_line(proxy.err, "through name servers: give them with -n")
+    with Program(tmp_path / "b", "proxy", "-n", "nowhere") as proxy:
+        assert proxy.ended() == 2
+        assert_one_line(proxy.err, "nowhere is not an address; write host:port;host:port")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        flags = ("--proxy-port", str(port), "-n", "127.0.0.1:1")
+        with Program(tmp_path / "c", "proxy", *flags) as proxy:
+            assert proxy.ended() == 1
+            assert_one_line(proxy.err, f"port {port} on 127.0.0.1 is in use")
+
+
 def test_what_was_configured_at_the_name_server_is_there_after_a_restart(tmp_path: Path) -> None:
     fields = {"namespace": "N", "key": "k"}
     with Program(tmp_path, "namesrv", "--namesrv-port", "0", "--store", "s") as program:
@@ -310,14 +337,14 @@ def test_a_setting_changed_by_an_operator_counts_and_stays(tmp_path: Path) -> No
 # -- help
 
 
-@pytest.mark.parametrize("command", [(), ("up",), ("namesrv",), ("broker",)])
+@pytest.mark.parametrize("command", [(), ("up",), ("namesrv",), ("broker",), ("proxy",)])
 def test_help_shows_examples_that_work(tmp_path: Path, command: tuple[str, ...]) -> None:
     with Program(tmp_path, *command, "--help") as program:
         assert program.ended() == 0
     text = " ".join(program.out.split())
     assert "Example" in text
     for line in re.findall(r"^ +firearrow (.*?)(?:   .*)?$", program.out, re.MULTILINE):
-        assert line.split()[0] in ("up", "namesrv", "broker")
+        assert line.split()[0] in ("up", "namesrv", "broker", "proxy")
     if command:
         assert "default: 127.0.0.1" in text
         assert not re.search(r"--[\w-]+ [A-Z]+ *$", program.out, re.MULTILINE), "no help text"

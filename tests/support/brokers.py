@@ -247,11 +247,13 @@ class World:
         settings: BrokerSettings | None = None,
         disk: Disk | None = None,
         clock: VirtualClock | None = None,
+        name: str = "broker-a",
+        address: tuple[str, int] = ADDRESS,
         **store_settings: Any,
     ) -> None:
         self.clock = clock or VirtualClock()
         self.settings = settings or BrokerSettings()
-        self.settings.broker_name = "broker-a"
+        self.settings.broker_name = name
         self.background = InlineBackground()
         small = {
             "mapped_file_size_commit_log": 16 * 1024 * 1024,
@@ -265,7 +267,7 @@ class World:
         self.store = open_broker_store(
             str(root), self.settings, disk or RealDisk(), self.clock, self.background
         )
-        self.broker = assemble(self.settings, self.store, self.clock, ADDRESS)
+        self.broker = assemble(self.settings, self.store, self.clock, address)
         self.core = self.broker.core
         self.dispatcher = Dispatcher(self.broker.routes())
         self._ports = itertools.cycle(range(40000, 60000))

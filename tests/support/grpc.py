@@ -15,7 +15,7 @@ from firearrow.protocol.grpc.http2 import Engine
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.grpc.session import GrpcSession
-from firearrow.proxy.service import SERVICE
+from firearrow.proxy.service import SERVICE, Proxy
 from tests.support.brokers import FakePeer, World
 
 RESPONSES: dict[str, Any] = {
@@ -143,10 +143,12 @@ class Wire:
 class GrpcWorld:
     """A broker, a proxy, and clients of it."""
 
-    def __init__(self, world: World, engine: Callable[[], Engine]) -> None:
+    def __init__(
+        self, world: World, engine: Callable[[], Engine], proxy: Proxy | None = None
+    ) -> None:
         self.world = world
         self.engine = engine
-        self.proxy = assemble_proxy(world.settings, world.broker, world.clock)
+        self.proxy = proxy or assemble_proxy(world.settings, world.broker, world.clock)
         self.methods = self.proxy.methods()
         self.proxy.start()
         self._ports = iter(range(50000, 60000))
@@ -160,6 +162,11 @@ class GrpcWorld:
         return Wire(session, peer, settings)
 
     def create_topic(self, name: str, kind: str = "NORMAL", queues: int = 1) -> None:
+        self.create_topic_on(self.world, name, kind, queues)
+        self.world.clock.advance()  # the name servers hear of it
+
+    @staticmethod
+    def create_topic_on(world: World, name: str, kind: str, queues: int) -> None:
         fields = {
             "topic": name,
             "defaultTopic": "TBW102",
@@ -169,7 +176,7 @@ class GrpcWorld:
             "topicFilterType": "SINGLE_TAG",
             "attributes": f"+message.type={kind}",
         }
-        assert self.world.connect().call(17, fields).code == 0
+        assert world.connect().call(17, fields).code == 0
 
 
 class Client:

@@ -31,11 +31,18 @@ class End:
             self.send(self.session.receive(data))
 
     def close(self, reason: str) -> None:
+        """What was sent before still arrives, as with TCP."""
         self.close_reason = self.close_reason or reason
-        for end in (self, self.other):
-            if not end.closed:
-                end.closed = True
-                self._clock.call_soon(end.session.disconnected)
+        if not self.closed:
+            self.closed = True
+            self._clock.call_soon(self.session.disconnected)
+            self._clock.call_soon(self.other.ended)
+
+    def ended(self) -> None:
+        """The other side has closed."""
+        if not self.closed:
+            self.closed = True
+            self.session.disconnected()
 
 
 class VirtualNetwork:

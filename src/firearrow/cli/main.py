@@ -106,6 +106,7 @@ def main() -> None:
       firearrow up -c broker.conf                  with RocketMQ's own settings
       firearrow namesrv --host 10.0.0.1            one process of a cluster,
       firearrow broker --host 10.0.0.2 -n 10.0.0.1:9876   and another one
+      firearrow proxy --host 10.0.0.3 -n 10.0.0.1:9876    gRPC in front of such brokers
 
     Clients use the name server's address, 127.0.0.1:9876. Ctrl-C stops cleanly.
     """
@@ -173,6 +174,33 @@ def broker(**options: Any) -> None:
       firearrow broker --host 10.0.0.2 -n "10.0.0.1:9876;10.0.0.9:9876" -c broker.conf
     """
     _run(namesrv=False, broker=True, **options)
+
+
+@main.command()
+@_HOST
+@click.option(
+    "--proxy-port",
+    type=_PORT,
+    help="Port for gRPC clients (RocketMQ 5 SDKs); 0: any free.  [default: 8081]",
+)
+@_CONFIG
+@click.option(
+    "-n",
+    "--namesrv-addr",
+    help="Name servers of the brokers: host:port;host:port.  [default: namesrvAddr of the file]",
+)
+@_TLS
+@_LOGS
+def proxy(**options: Any) -> None:
+    """Run a gRPC proxy in front of brokers, Firearrow's or RocketMQ's.
+
+    It keeps nothing: as many as wanted may run side by side, in front of the same brokers.
+
+    \b
+    Example:
+      firearrow proxy --host 10.0.0.3 -n "10.0.0.1:9876;10.0.0.9:9876"
+    """
+    _run(namesrv=False, broker=False, **options)
 
 
 @main.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+NO_ANSWER: Final = -1  # never on the wire: a server that was asked did not answer
 SUCCESS: Final = 0
 SYSTEM_ERROR: Final = 1
 SYSTEM_BUSY: Final = 2

@@ -7,7 +7,7 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -15,8 +15,10 @@ import msgspec
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.model.topic import Topic
+from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.remoting.headers import Header
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
+from firearrow.proxy.refusal import Refusal
 
 Done = Callable[[Header | None, bytes], None]
 
@@ -28,6 +30,24 @@ class BrokerTopic(msgspec.Struct, frozen=True):
     broker_id: int
     address: tuple[str, int]
     topic: Topic
+
+
+class NobodyKnows(list[BrokerTopic]):
+    """No place of a topic, since nobody could be asked for it."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+
+
+def missing(places: list[BrokerTopic], topic: str) -> Refusal:
+    """Why a topic has no places."""
+    if isinstance(places, NobodyKnows):
+        return Refusal(v2.PROXY_TIMEOUT, places.fault)
+    return Refusal(
+        v2.TOPIC_NOT_FOUND,
+        f"No topic route info for the topic: {topic}; create it with mqadmin updateTopic",
+    )
 
 
 class Channel(Protocol):
@@ -51,13 +71,16 @@ class Backend(Protocol):
     """Brokers, as the proxy sees them."""
 
     def topic(self, name: str, done: Callable[[list[BrokerTopic]], None]) -> None:
-        """Where a topic lies; an empty list when there is none."""
+        """Where a topic lies; an empty list when there is none, see ``missing``."""
 
     def group(self, name: str, done: Callable[[Group | None], None]) -> None:
         """A consumer group's configuration, if it exists."""
 
-    def broker_names(self) -> list[str]:
-        """The brokers that a client's heartbeats go to."""
+    def brokers_of(self, topics: Iterable[str], done: Callable[[set[str]], None]) -> None:
+        """The brokers that hear of the clients of these topics."""
+
+    def reachable(self, broker_name: str) -> bool:
+        """Whether it makes sense to choose this broker where there is a choice."""
 
     def connect(self, remote: tuple[str, int], routes: Mapping[int, Route]) -> Channel:
         """A channel for a client at ``remote``; ``routes`` answer what brokers ask of it."""
@@ -156,8 +179,11 @@ class LocalBackend:
     def group(self, name: str, done: Callable[[Group | None], None]) -> None:
         done(self._broker.group(name))
 
-    def broker_names(self) -> list[str]:
-        return [self._broker.broker_name]
+    def brokers_of(self, topics: Iterable[str], done: Callable[[set[str]], None]) -> None:
+        done({self._broker.broker_name})
+
+    def reachable(self, broker_name: str) -> bool:
+        return True
 
     def connect(self, remote: tuple[str, int], routes: Mapping[int, Route]) -> Channel:
         return LocalChannel(

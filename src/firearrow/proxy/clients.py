@@ -53,6 +53,7 @@ class Client:
         self.seen_s = 0.0
         self.seen_ms = 0
         self.gone: list[Callable[[], None]] = []
+        self.brokers: set[str] = set()  # that know of it
 
     @property
     def type(self) -> v2.ClientType.ValueType:
@@ -154,8 +155,13 @@ class Clients:
                 {"groupName": topic.name} for topic in settings.publishing.topics
             ]
         data = _encode(body)
-        for name in self._backend.broker_names():
-            client.channel.call(name, HEART_BEAT, {}, data, CALL_S, lambda header, body: None)
+
+        def found(names: set[str]) -> None:
+            client.brokers |= names
+            for name in names:
+                client.channel.call(name, HEART_BEAT, {}, data, CALL_S, lambda header, body: None)
+
+        self._backend.brokers_of(_topics(settings), found)
 
     def remove(self, client: Client) -> None:
         """The client is gone: the brokers hear of it, and what waits for it is let go."""
@@ -164,7 +170,7 @@ class Clients:
         for gone in client.gone:
             gone()
         for ext in _groups(client):
-            for name in self._backend.broker_names():
+            for name in client.brokers:
                 client.channel.call(
                     name, UNREGISTER_CLIENT, ext, b"", CALL_S, lambda header, body: None
                 )
@@ -198,6 +204,12 @@ def _consumer(client: Client, settings: v2.Settings) -> dict[str, Any]:
             for entry in settings.subscription.subscriptions
         ],
     }
+
+
+def _topics(settings: v2.Settings) -> list[str]:
+    if settings.HasField("subscription"):
+        return [entry.topic.name for entry in settings.subscription.subscriptions]
+    return [topic.name for topic in settings.publishing.topics]
 
 
 def _groups(client: Client) -> Iterator[dict[str, str]]:

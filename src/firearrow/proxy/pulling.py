@@ -15,7 +15,7 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.remoting.headers import Header
 from firearrow.proxy import checks, convert
-from firearrow.proxy.backend import Backend, BrokerTopic
+from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.checks import milliseconds
 from firearrow.proxy.clients import CALL_S, Clients
 from firearrow.proxy.refusal import Refusal, of_remoting, status
@@ -242,7 +242,7 @@ def _of_queue(queue: v2.MessageQueue) -> dict[str, str]:
 def _place_of(queue: v2.MessageQueue, places: list[BrokerTopic]) -> BrokerTopic:
     topic, wanted = queue.topic.name, queue.broker.name
     if not places:
-        raise Refusal(v2.TOPIC_NOT_FOUND, f"topic {topic} does not exist")
+        raise missing(places, topic)
     if not wanted and len(places) == 1:
         wanted = places[0].broker_name
     place = next((p for p in places if p.broker_name == wanted), None)

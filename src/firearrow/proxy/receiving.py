@@ -13,7 +13,7 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.remoting.headers import Header
 from firearrow.proxy import checks
-from firearrow.proxy.backend import Backend, BrokerTopic
+from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.checks import milliseconds
 from firearrow.proxy.clients import Client, Clients
 from firearrow.proxy.delivering import Receive, end_receive
@@ -293,7 +293,7 @@ class _Indexed:
 
 def _readable(places: list[BrokerTopic], broker_name: str, topic: str) -> BrokerTopic:
     if not places:
-        raise Refusal(v2.TOPIC_NOT_FOUND, f"topic {topic} does not exist")
+        raise missing(places, topic)
     readable = [p for p in places if p.topic.readable and p.topic.read_queues > 0]
     if not readable:
         raise Refusal(v2.FORBIDDEN, "no readable queue")

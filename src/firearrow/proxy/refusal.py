@@ -42,5 +42,5 @@ def status(code: v2.Code.ValueType = v2.OK, text: str = "") -> v2.Status:
 def of_remoting(code: int, remark: str | None) -> Refusal:
     """What a broker answered instead of success; -1 when it did not answer."""
     if code < 0:
-        return Refusal(v2.PROXY_TIMEOUT, "the broker does not answer")
+        return Refusal(v2.PROXY_TIMEOUT, remark or "the broker does not answer")
     return Refusal(_FROM_REMOTING.get(code, v2.INTERNAL_SERVER_ERROR), remark or "")

@@ -15,7 +15,7 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.remoting.headers import Header
 from firearrow.proxy import checks, convert
-from firearrow.proxy.backend import Backend, BrokerTopic
+from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import Client, Clients
 from firearrow.proxy.refusal import Refusal, of_remoting, status
 from firearrow.proxy.topics import accepted_types, type_name
@@ -128,10 +128,7 @@ class Sending:
 
     def _check_type(self, places: list[BrokerTopic], message: v2.Message) -> None:
         if not places:
-            raise Refusal(
-                v2.TOPIC_NOT_FOUND,
-                f"topic {message.topic.name} does not exist; create it with mqadmin updateTopic",
-            )
+            raise missing(places, message.topic.name)
         topic = places[0].topic
         kind = _type_of(message)
         if kind not in accepted_types(topic):
@@ -152,7 +149,12 @@ class Sending:
             raise Refusal(v2.FORBIDDEN, "no writable queue")
         if group:
             return queues[consistent_hash(java_hash(group), len(queues))]
-        return queues[next(self._turn) % len(queues)]
+        chosen = queues[next(self._turn) % len(queues)]
+        reachable = self._backend.reachable
+        if not reachable(chosen.broker_name):
+            others = [queue for queue in queues if reachable(queue.broker_name)] or queues
+            chosen = others[next(self._turn) % len(others)]
+        return chosen
 
     def _store(
         self,

@@ -18,7 +18,7 @@ from firearrow.protocol.remoting.command import Answer, NoFields, Request
 from firearrow.protocol.remoting.requests import CHECK_TRANSACTION_STATE
 from firearrow.protocol.remoting.session import Route
 from firearrow.proxy import checks, convert, topics
-from firearrow.proxy.backend import Backend, BrokerTopic
+from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import CONSUMERS, Client, Clients
 from firearrow.proxy.delivering import end_receive
 from firearrow.proxy.pulling import Pulling
@@ -143,8 +143,7 @@ class Proxy:
 
         def found(places: list[BrokerTopic]) -> None:
             if not places:
-                missing = status(v2.TOPIC_NOT_FOUND, f"No topic route info for the topic: {name}")
-                call.answer(rpc.QueryRouteResponse(status=missing))
+                call.answer(rpc.QueryRouteResponse(status=missing(places, name).status))
                 return
             response = rpc.QueryRouteResponse(status=status())
             for place in places:
@@ -161,8 +160,7 @@ class Proxy:
 
         def found(places: list[BrokerTopic], group: Group | None) -> None:
             if not places:
-                missing = status(v2.TOPIC_NOT_FOUND, f"No topic route info for the topic: {name}")
-                call.answer(rpc.QueryAssignmentResponse(status=missing))
+                call.answer(rpc.QueryAssignmentResponse(status=missing(places, name).status))
                 return
             fifo = group is not None and group.consume_message_orderly
             response = rpc.QueryAssignmentResponse(status=status())
@@ -205,7 +203,7 @@ class Proxy:
             message = convert.delivered(record, record.topic, None, self._clock.now_ms())
             unique_key = message.system_properties.message_id
             transaction = Transaction(
-                fields.bname or self._backend.broker_names()[0],
+                fields.bname,
                 fields.tran_state_table_offset,
                 fields.commit_log_offset,
                 unique_key,

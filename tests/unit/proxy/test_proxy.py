@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.support.brokers import World, properties_of, send_fields
+from tests.support.cluster import Cluster
 from tests.support.grpc import Client, GrpcWorld, message
 
 from firearrow.config import BrokerSettings
@@ -24,8 +25,15 @@ from firearrow.proxy.sending import consistent_hash
 START_S = 1_700_000_000  # of the virtual clock
 
 
-@pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
+@pytest.fixture(params=["the broker's own", "alone"])
+def grpc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GrpcWorld]:
+    """A proxy in the broker's process, and one that reaches it over a network."""
+    if request.param == "alone":
+        cluster = Cluster(tmp_path)
+        cluster.grpc.create_topic("orders")
+        yield cluster.grpc
+        cluster.stop()
+        return
     settings = BrokerSettings()
     settings.recall_message_enable = True
     world = World(tmp_path, settings)
@@ -165,6 +173,7 @@ def test_a_group_in_order_is_assigned_each_queue(grpc: GrpcWorld, client: Client
     assert [a.message_queue.id for a in answer.assignments] == [-1]
     body = b'{"groupName":"g","consumeMessageOrderly":true}'
     grpc.world.connect().call(200, body=body)
+    grpc.world.clock.advance(301)  # a proxy alone asks the broker only from time to time
     answer = client.call("QueryAssignment", request)
     assert [a.message_queue.id for a in answer.assignments] == [0, 1, 2]
 

@@ -168,6 +168,11 @@ class RemotingSession:
     def closed(self) -> bool:
         return self._peer.closed
 
+    @property
+    def calls_waiting(self) -> int:
+        """Calls of ours that have no answer yet."""
+        return len(self._calls)
+
     def receive(self, data: bytes) -> bytes:
         """Handle every whole frame in what was read; give all answers as one piece.
 

@@ -1,0 +1,1 @@
+"""Brokers elsewhere, behind the proxy: name servers, routes, connections."""

@@ -1,0 +1,140 @@
+"""``Backend`` over brokers elsewhere, found through name servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Final
+
+from firearrow.model import codes
+from firearrow.model.clock import Clock
+from firearrow.model.group import Group
+from firearrow.model.network import Network
+from firearrow.protocol.remoting.headers import Header
+from firearrow.protocol.remoting.link import Link
+from firearrow.protocol.remoting.session import Dispatcher, Route
+from firearrow.proxy.backend import BrokerTopic, Done
+from firearrow.proxy.remote.brokers import Brokers, Known
+from firearrow.proxy.remote.groups import GroupTable
+from firearrow.proxy.remote.nameservers import NameServers
+from firearrow.proxy.remote.topics import TopicTable
+
+HEART_BEAT: Final = 34
+UNREGISTER_CLIENT: Final = 35
+BEAT_S: Final = 2.0
+
+
+class RemoteBackend:
+    """See ``Backend``. A client of the proxy has connections of its own to the brokers it uses, so
+    that brokers see ordinary producers and consumers, and know when one is gone."""
+
+    def __init__(self, name_servers: list[tuple[str, int]], network: Network, clock: Clock) -> None:
+        self.network = network
+        self.clock = clock
+        self._name_servers = NameServers(name_servers, network, clock)
+        self.brokers = Brokers(self._name_servers, clock)
+        self._own = RemoteChannel(self, {})  # for what no client asks
+        self._topics = TopicTable(self._name_servers, self.brokers, self._own, clock)
+        self._groups = GroupTable(self.brokers, self._own, clock)
+
+    def start(self) -> None:
+        self.brokers.start()
+
+    def stop(self) -> None:
+        self.brokers.stop()
+        self._own.close()
+        self._name_servers.close()
+
+    # -- Backend
+
+    def topic(self, name: str, done: Callable[[list[BrokerTopic]], None]) -> None:
+        self._topics.find(name, done)
+
+    def group(self, name: str, done: Callable[[Group | None], None]) -> None:
+        self._groups.find(name, done)
+
+    def brokers_of(self, topics: Iterable[str], done: Callable[[set[str]], None]) -> None:
+        names: set[str] = set()
+        wanted = set(topics)
+        missing = len(wanted)
+        if not missing:
+            done(names)
+
+        def found(places: list[BrokerTopic]) -> None:
+            nonlocal missing
+            names.update(place.broker_name for place in places)
+            missing -= 1
+            if not missing:
+                done(names)
+
+        for topic in wanted:
+            self._topics.find(topic, found)
+
+    def reachable(self, broker_name: str) -> bool:
+        return self.brokers.reachable(broker_name)
+
+    def connect(self, remote: tuple[str, int], routes: Mapping[int, Route]) -> RemoteChannel:
+        return RemoteChannel(self, routes)
+
+
+class RemoteChannel:
+    """See ``Channel``: connections to brokers, each opened by the first request for it."""
+
+    def __init__(self, backend: RemoteBackend, routes: Mapping[int, Route]) -> None:
+        self._backend = backend
+        self._dispatcher = Dispatcher(routes)
+        self._links: dict[str, Link] = {}  # by broker name
+        self._beats: dict[str, bytes] = {}  # the last heartbeat to each
+        self._closed = False
+
+    def call(
+        self,
+        broker_name: str,
+        code: int,
+        ext: dict[str, str],
+        body: bytes,
+        timeout_s: float,
+        done: Done,
+    ) -> None:
+        def found(known: Known | None) -> None:
+            if known is None or self._closed:
+                remark = f"broker {broker_name} is not known to the name servers"
+                done(Header(codes.NO_ANSWER, remark=remark), b"")
+                return
+            link = self._link(known)
+            if code == HEART_BEAT:
+                self._beats[broker_name] = body
+            link.call(code, ext, body, timeout_s, partial(_answered, known, link, done))
+
+        self._backend.brokers.find(broker_name, found)
+
+    def _link(self, known: Known) -> Link:
+        link = self._links.get(known.name)
+        if link is not None and link.address == known.address:
+            return link
+        if link is not None:
+            link.close()
+        backend = self._backend
+        link = Link(known.address, backend.network, backend.clock, self._dispatcher)
+        link.opened = partial(self._opened, known)
+        link.failed = lambda link: backend.brokers.failed(known, link.address, link.fault)
+        self._links[known.name] = link
+        return link
+
+    def _opened(self, known: Known, link: Link) -> None:
+        """A broker that was started anew knows nobody: who registered is told of at once."""
+        self._backend.brokers.answers(known)
+        beat = self._beats.get(known.name)
+        if beat is not None:
+            link.call(HEART_BEAT, {}, beat, BEAT_S, lambda header, body: None)
+
+    def close(self) -> None:
+        self._closed = True
+        for link in self._links.values():
+            link.close()
+
+
+def _answered(known: Known, link: Link, done: Done, header: Header | None, body: bytes) -> None:
+    if header is None:
+        header = Header(codes.NO_ANSWER, remark=f"{known} {link.fault}")
+    done(header, body)
