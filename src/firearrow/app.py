@@ -35,7 +35,6 @@ from firearrow.namesrv.kv import KvConfig
 from firearrow.namesrv.service import NameServer
 from firearrow.plan import Plan, read_properties
 from firearrow.protocol.either import EitherSession
-from firearrow.protocol.grpc.http2 import best_engine
 from firearrow.protocol.grpc.session import GrpcSession
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
 from firearrow.proxy.service import Proxy
@@ -358,10 +357,10 @@ class Server:
 
     def _start_proxy(self, proxy: Proxy, sock: socket.socket, remoting: SessionFactory) -> Listener:
         """gRPC clients, and remoting ones on the same port."""
-        methods, engine = proxy.methods(), best_engine()
+        methods = proxy.methods()
 
         def http2(peer: Peer) -> GrpcSession:
-            return GrpcSession(peer, engine(), methods, self.clock)
+            return GrpcSession(peer, methods, self.clock)
 
         tls = self.plan.tls
         if tls.certificate is None:  # most SDKs use TLS unless told otherwise, and trust anybody

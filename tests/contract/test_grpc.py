@@ -1,4 +1,4 @@
-"""gRPC over HTTP/2: the same behaviour with every engine, and what hostile peers get."""
+"""gRPC over HTTP/2, asked by a client of the ``h2`` library, and what hostile peers get."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from tests.support.grpc import GrpcWorld
 from firearrow.model.network import SessionError
 from firearrow.protocol.either import EitherSession
 from firearrow.protocol.grpc import calls
-from firearrow.protocol.grpc.engine_h2 import H2Engine
-from firearrow.protocol.grpc.engine_zttp import ZttpEngine
-from firearrow.protocol.grpc.http2 import PREFACE
+from firearrow.protocol.grpc.frames import PREFACE
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.grpc.session import MESSAGE_BYTES_MAX, RESETS_AHEAD_MAX, GrpcSession
 from firearrow.proxy.service import SERVICE
 
 
-@pytest.fixture(params=[H2Engine, ZttpEngine])
-def grpc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GrpcWorld]:
+@pytest.fixture
+def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
     world = World(tmp_path)
-    grpc = GrpcWorld(world, request.param)
+    grpc = GrpcWorld(world)
     yield grpc
     grpc.proxy.stop()
     world.stop()
@@ -163,7 +161,7 @@ def test_a_flood_of_resets_is_cut(grpc: GrpcWorld) -> None:
     ],
 )
 def test_what_is_no_http2_closes_the_connection(grpc: GrpcWorld, data: bytes) -> None:
-    session = GrpcSession(FakePeer(1), grpc.engine(), grpc.methods, grpc.world.clock)
+    session = GrpcSession(FakePeer(1), grpc.methods, grpc.world.clock)
     with pytest.raises(SessionError):
         session.receive(data + bytes(20_000_000))
 

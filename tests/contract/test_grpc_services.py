@@ -1,4 +1,4 @@
-"""Health checks and reflection: what tools ask a gRPC server, with every engine."""
+"""Health checks and reflection: what tools ask a gRPC server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from tests.support.brokers import World
 from tests.support.grpc import GrpcWorld, Stream, Wire
 
 from firearrow.protocol.grpc import calls
-from firearrow.protocol.grpc.engine_h2 import H2Engine
-from firearrow.protocol.grpc.engine_zttp import ZttpEngine
 from firearrow.protocol.grpc.pb import health_pb2, reflection_pb2
 from firearrow.protocol.grpc.pb.health_pb2 import HealthCheckResponse
 
@@ -21,10 +19,10 @@ HEALTH = "/grpc.health.v1.Health/"
 MESSAGING = "apache.rocketmq.v2.MessagingService"
 
 
-@pytest.fixture(params=[H2Engine, ZttpEngine])
-def grpc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GrpcWorld]:
+@pytest.fixture
+def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
     world = World(tmp_path)
-    grpc = GrpcWorld(world, request.param)
+    grpc = GrpcWorld(world)
     yield grpc
     grpc.proxy.stop()
     world.stop()

@@ -9,7 +9,6 @@ from firearrow.broker.registration import Registrar, RemoteNameServer
 from firearrow.codec.addresses import join_address
 from firearrow.config import BrokerSettings
 from firearrow.model.clock import VirtualClock
-from firearrow.protocol.grpc.engine_h2 import H2Engine
 from firearrow.protocol.remoting.session import RemotingSession
 from firearrow.proxy.remote.backend import RemoteBackend
 from tests.support.brokers import World
@@ -92,7 +91,7 @@ class Cluster:
         backend.start()
         self._backends.append(backend)
         self.clock.advance()
-        return GrpcWorld(self.brokers[0].world, H2Engine, proxy)
+        return GrpcWorld(self.brokers[0].world, proxy)
 
     def name_server(self, index: int) -> NameServerWorld:
         """Start one, in the place of whatever was there."""

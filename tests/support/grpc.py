@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import h2.config
@@ -11,7 +10,6 @@ import h2.connection
 import h2.events
 
 from firearrow.assembly import assemble_proxy
-from firearrow.protocol.grpc.http2 import Engine
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.grpc.session import GrpcSession
@@ -143,11 +141,8 @@ class Wire:
 class GrpcWorld:
     """A broker, a proxy, and clients of it."""
 
-    def __init__(
-        self, world: World, engine: Callable[[], Engine], proxy: Proxy | None = None
-    ) -> None:
+    def __init__(self, world: World, proxy: Proxy | None = None) -> None:
         self.world = world
-        self.engine = engine
         self.proxy = proxy or assemble_proxy(world.settings, world.broker, world.clock)
         self.methods = self.proxy.methods()
         self.proxy.start()
@@ -158,7 +153,7 @@ class GrpcWorld:
 
     def wire(self, settings: dict[Any, int] | None = None) -> Wire:
         peer = FakePeer(next(self._ports))
-        session = GrpcSession(peer, self.engine(), self.methods, self.world.clock)
+        session = GrpcSession(peer, self.methods, self.world.clock)
         return Wire(session, peer, settings)
 
     def create_topic(self, name: str, kind: str = "NORMAL", queues: int = 1) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from firearrow.model.network import Peer, Session, SessionFactory
-from firearrow.protocol.grpc.http2 import PREFACE
+from firearrow.protocol.grpc.frames import PREFACE
 
 
 class EitherSession:

@@ -17,7 +17,6 @@ from tests.support.grpc import Client, GrpcWorld, message
 
 from firearrow.config import BrokerSettings
 from firearrow.protocol.grpc import calls
-from firearrow.protocol.grpc.engine_h2 import H2Engine
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.proxy.sending import consistent_hash
@@ -37,7 +36,7 @@ def grpc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GrpcWorld]:
     settings = BrokerSettings()
     settings.recall_message_enable = True
     world = World(tmp_path, settings)
-    grpc = GrpcWorld(world, H2Engine)
+    grpc = GrpcWorld(world)
     grpc.create_topic("orders")
     yield grpc
     grpc.proxy.stop()
@@ -487,21 +486,19 @@ def test_odd_properties_of_a_remoting_client_hold_nobody_up(
     assert [m.body for m in messages] == [b"odd", b"good"]
 
 
-class _FailingEngine(H2Engine):
-    """Fails in the middle of an answer."""
+def test_a_receive_that_fails_leaves_others_that_wait_alone(
+    grpc: GrpcWorld, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = grpc.connect("bad")
+    connection = bad.wire.session.connection
+    write = connection.data
 
-    def data(self, stream_id: int, data: bytes) -> None:
+    def fail(stream: Any, data: bytes) -> None:
         if b"poison" in data:
             raise ValueError("no")
-        super().data(stream_id, data)
+        write(stream, data)
 
-
-def test_a_receive_that_fails_leaves_others_that_wait_alone(
-    grpc: GrpcWorld, caplog: pytest.LogCaptureFixture
-) -> None:
-    grpc.engine, good = _FailingEngine, grpc.engine
-    bad = grpc.connect("bad")
-    grpc.engine = good
+    monkeypatch.setattr(connection, "data", fail)
     other = grpc.connect("other")
     failing, _ = bad.receive("orders", "first", polling_s=20)
     waiting, _ = other.receive("orders", "second", polling_s=20)

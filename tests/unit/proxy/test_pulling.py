@@ -11,7 +11,6 @@ from tests.support.brokers import World
 from tests.support.grpc import Client, GrpcWorld, Stream
 
 from firearrow.protocol.grpc import calls
-from firearrow.protocol.grpc.engine_h2 import H2Engine
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 
@@ -28,7 +27,7 @@ class Pulled(NamedTuple):
 @pytest.fixture
 def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
     world = World(tmp_path)
-    grpc = GrpcWorld(world, H2Engine)
+    grpc = GrpcWorld(world)
     grpc.create_topic("orders")
     yield grpc
     grpc.proxy.stop()

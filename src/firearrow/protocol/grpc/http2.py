@@ -1,96 +1,337 @@
-"""The seam to an HTTP/2 engine: bytes in, events out, and the reverse. No engine knows a socket.
+"""The server's side of one HTTP/2 connection as a sans-IO machine, for gRPC: what comes in.
 
-Two engines pass the same tests: ``zttp`` where it is installed (compiled, many times faster) and
-``h2`` (pure Python).
+What gRPC never uses is not here: no pushes, no priorities, no other method's rules. A peer that
+breaks the protocol loses its connection, as the RFC has it; one that only asks for too much gets
+that stream refused.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
-Headers = list[tuple[bytes, bytes]]
+from firearrow.model.network import SessionError
+from firearrow.protocol.grpc import frames
+from firearrow.protocol.grpc.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES_MAX,
+    HEAD,
+    HEAD_BYTES,
+    HEADERS,
+    PADDED,
+    PREFACE,
+    PROTOCOL_ERROR,
+    WINDOW_START,
+    WITH_PRIORITY,
+)
+from firearrow.protocol.grpc.hpack import Decoder, HeaderError, Metadata
+from firearrow.protocol.grpc.outgoing import Outgoing, Stream, WindowError
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STREAMS_MAX: Final = 1000  # at a time, a connection
-HEADER_BYTES_MAX: Final = 64 * 1024
+HEADER_BYTES_MAX: Final = 64 * 1024  # of a header block, its frames' heads among them
 WINDOW_BYTES: Final = 4 * 1024 * 1024  # what a peer may send ahead, a stream
-
-NO_ERROR: Final = 0
-PROTOCOL_ERROR: Final = 1
-CANCEL: Final = 8
-ENHANCE_YOUR_CALM: Final = 11
+CONNECTION_WINDOW_BYTES: Final = 4 * WINDOW_BYTES
+_PLAIN: Final = END_HEADERS | END_STREAM  # the flags that an ordinary frame has
 
 
-class Started(NamedTuple):
-    """A request's headers, pseudo headers among them."""
+class Owner(Protocol):
+    """Who is told of new streams."""
 
-    stream_id: int
-    headers: Headers
-    ended: bool  # nothing follows
-
-
-class Received(NamedTuple):
-    """Some bytes of a request's body."""
-
-    stream_id: int
-    data: bytes
+    def started(self, stream_id: int, metadata: Metadata, ended: bool) -> None:
+        """A request's headers, pseudo headers among them; ``ended``: nothing follows. The owner
+        adds its stream to ``Connection.streams``."""
 
 
-class Ended(NamedTuple):
-    """The peer has sent everything."""
+class _Broken(Exception):  # noqa: N818 - a peer's error
+    """The peer broke HTTP/2."""
 
-    stream_id: int
-
-
-class Reset(NamedTuple):
-    """The peer gave the stream up, or the engine refused it."""
-
-    stream_id: int
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
-Event = Started | Received | Ended | Reset
+class Connection(Outgoing):
+    """Bytes in, streams out; what must be written collects until ``output``."""
 
+    def __init__(self, owner: Owner) -> None:
+        super().__init__()
+        self._owner = owner
+        self._decode = Decoder().decode
+        self._tail = bytearray()  # an incomplete frame
+        self._needed = len(PREFACE)  # bytes the tail must have before it is worth looking at
+        self._begun = self._settled = False  # the preface came, and the settings behind it
+        self._unread = 0  # bytes that came since the connection's window was renewed
+        self._last_stream = 0
+        self._leaving = False
+        # A block whose end has not come: its stream, its first frame's flags, and the block.
+        self._block: tuple[int, int, bytearray] | None = None
+        self._block_bytes = 0
+        self.write(
+            frames.settings(
+                {
+                    frames.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
+                    frames.INITIAL_WINDOW_SIZE: WINDOW_BYTES,
+                    frames.MAX_HEADER_LIST_SIZE: HEADER_BYTES_MAX,
+                }
+            )
+        )
+        self.write(frames.window_update(0, CONNECTION_WINDOW_BYTES - WINDOW_START))
 
-class Engine(Protocol):
-    """The server's side of one connection. Frames to write collect until ``output``."""
-
-    def receive(self, data: bytes) -> list[Event]:
+    def receive(self, data: bytes) -> None:
         """Take what was read.
 
         Raises:
-            SessionError: the peer broke HTTP/2; ``output`` may hold a last GOAWAY.
+            SessionError: the peer broke HTTP/2; ``output`` has a last GOAWAY.
         """
+        if self._tail:
+            self._tail += data
+            if len(self._tail) < self._needed:
+                return
+            data = bytes(self._tail)
+            self._tail = bytearray()
+        try:
+            at = self._frames(data, 0 if self._begun else self._preface(data))
+        except _Broken as error:
+            self.go_away(error.code)
+            raise SessionError(f"HTTP/2: {error}") from None
+        except WindowError as error:
+            self.go_away(frames.FLOW_CONTROL_ERROR)
+            raise SessionError(f"HTTP/2: {error}") from None
+        if at < len(data):
+            self._tail += data[at:]
 
-    def output(self) -> bytes:
-        """What must be written now."""
+    def _preface(self, data: bytes) -> int:
+        if not PREFACE.startswith(data[: len(PREFACE)]):
+            raise _Broken(PROTOCOL_ERROR, "the connection does not begin as HTTP/2 does")
+        self._begun = len(data) >= len(PREFACE)
+        return len(PREFACE) if self._begun else 0
 
-    def headers(self, stream_id: int, headers: Headers, *, end: bool = False) -> None:
-        """Begin a response; ``end``: headers alone are the response."""
+    def _frames(self, data: bytes, at: int) -> int:
+        """Handle every whole frame; where the rest begins."""
+        if not self._begun:
+            return at
+        end, streams = len(data), self.streams
+        while end - at >= HEAD_BYTES:
+            high, size, kind, flags, stream_id = HEAD.unpack_from(data, at)
+            size |= high << 16
+            if size > FRAME_BYTES_MAX:
+                raise _Broken(frames.FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+            start = at + HEAD_BYTES
+            stop = start + size
+            if stop > end:
+                self._needed = stop - at
+                return at
+            at = stop
+            if kind == DATA and flags <= END_STREAM and self._block is None:
+                self._unread += size
+                if self._unread > CONNECTION_WINDOW_BYTES // 2:
+                    self._renew_window()
+                stream = streams.get(stream_id)
+                if stream is not None and not stream.half_closed:
+                    stream.take(data, start, stop, bool(flags))
+                    if not flags and not stream.closed:
+                        self._renew_stream_window(stream, size)
+                else:
+                    self._stray_data(stream_id, stream)
+            elif kind == HEADERS and flags | END_STREAM == _PLAIN and self._settled:
+                if self._block is not None:
+                    raise _Broken(PROTOCOL_ERROR, "a header block is interrupted")
+                self._headers(stream_id, flags, data[start:stop])
+            else:
+                self._rare(kind, flags, stream_id & frames.WINDOW_MAX, data[start:stop])
+        self._needed = HEAD_BYTES
+        return at
 
-    def data(self, stream_id: int, data: bytes) -> None:
-        """Add to a response. What the peer's window does not allow yet waits in the engine."""
+    # -- data
 
-    def end(self, stream_id: int, trailers: Headers) -> None:
-        """End a response with trailers, behind all its data."""
+    def _renew_window(self) -> None:
+        self.write(frames.window_update(0, self._unread))
+        self._unread = 0
 
-    def reset(self, stream_id: int, error_code: int) -> None:
-        """Give a stream up."""
+    def _renew_stream_window(self, stream: Stream, size: int) -> None:
+        stream.unread += size
+        if stream.unread > WINDOW_BYTES // 2:
+            self.write(frames.window_update(stream.stream_id, stream.unread))
+            stream.unread = 0
 
-    def waiting_bytes(self, stream_id: int) -> int:
-        """Response bytes that wait for the peer's window."""
+    def _stray_data(self, stream_id: int, stream: Stream | None) -> None:
+        if stream is not None:  # it said that it had sent everything
+            self.give_up(stream, frames.STREAM_CLOSED)
+            stream.reset()
+        elif stream_id == 0 or stream_id > self._last_stream:
+            raise _Broken(PROTOCOL_ERROR, f"data on stream {stream_id}, which is not open")
 
-    def go_away(self, error_code: int = NO_ERROR) -> None:
+    # -- headers
+
+    def _headers(self, stream_id: int, flags: int, block: bytes) -> None:
+        try:
+            metadata = self._decode(block)
+        except HeaderError as error:
+            raise _Broken(frames.COMPRESSION_ERROR, str(error)) from None
+        if stream_id <= self._last_stream:
+            self._trailers(stream_id, flags, metadata)
+            return
+        if not stream_id & 1:
+            raise _Broken(PROTOCOL_ERROR, f"stream {stream_id} is not the client's")
+        self._last_stream = stream_id
+        if len(self.streams) >= STREAMS_MAX or self._leaving:
+            self.write(frames.reset(stream_id, frames.REFUSED_STREAM))
+            return
+        self._owner.started(stream_id, metadata, bool(flags & END_STREAM))
+
+    def _trailers(self, stream_id: int, flags: int, metadata: Metadata) -> None:
+        stream = self.streams.get(stream_id)
+        if ":path" in metadata or stream_id == 0:
+            raise _Broken(PROTOCOL_ERROR, f"stream {stream_id} is opened again")
+        if stream is None:  # it has its answer already
+            return
+        if stream.half_closed or not flags & END_STREAM:
+            self.give_up(stream, PROTOCOL_ERROR)
+            stream.reset()
+        else:
+            stream.take(b"", 0, 0, True)
+
+    def _begin_block(self, flags: int, stream_id: int, payload: bytes) -> None:
+        payload = _unpadded(flags, payload)
+        if flags & WITH_PRIORITY:
+            if len(payload) < 5:
+                raise _Broken(frames.FRAME_SIZE_ERROR, "a priority is cut off")
+            payload = payload[5:]
+        if flags & END_HEADERS:
+            self._headers(stream_id, flags, payload)
+        else:
+            self._block = (stream_id, flags, bytearray(payload))
+            self._block_bytes = HEAD_BYTES + len(payload)
+
+    def _continue_block(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._block is None or self._block[0] != stream_id:
+            raise _Broken(PROTOCOL_ERROR, "a header block is interrupted")
+        _, first_flags, block = self._block
+        block += payload
+        self._block_bytes += HEAD_BYTES + len(payload)
+        if self._block_bytes > HEADER_BYTES_MAX:
+            raise _Broken(
+                frames.ENHANCE_YOUR_CALM,
+                f"a header block of {self._block_bytes} bytes; the limit is {HEADER_BYTES_MAX}",
+            )
+        if flags & END_HEADERS:
+            self._block = None
+            self._headers(stream_id, first_flags, bytes(block))
+
+    # -- everything else
+
+    def _rare(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._block is not None or kind == CONTINUATION:
+            if kind != CONTINUATION:
+                raise _Broken(PROTOCOL_ERROR, "a header block is interrupted")
+            self._continue_block(flags, stream_id, payload)
+        elif not self._settled and kind != frames.SETTINGS:
+            raise _Broken(PROTOCOL_ERROR, "the first frame has no settings")
+        elif kind == HEADERS:
+            self._begin_block(flags, stream_id, payload)
+        elif kind == DATA:
+            self._padded_data(flags, stream_id, payload)
+        elif kind in _SIZES:
+            _check_frame(kind, stream_id, len(payload))
+            self._control(kind, flags, stream_id, payload)
+        elif kind == frames.SETTINGS:
+            self._settings(flags, stream_id, payload)
+        elif kind == frames.PUSH_PROMISE:
+            raise _Broken(PROTOCOL_ERROR, "a client cannot push")
+        elif kind == frames.GOAWAY:
+            self._peer_leaves(stream_id, payload)
+
+    def _padded_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        self._unread += len(payload)
+        if self._unread > CONNECTION_WINDOW_BYTES // 2:
+            self._renew_window()
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.half_closed:
+            self._stray_data(stream_id, stream)
+            return
+        plain, ended = _unpadded(flags, payload), bool(flags & END_STREAM)
+        stream.take(plain, 0, len(plain), ended)
+        if not ended and not stream.closed:
+            self._renew_stream_window(stream, len(payload))
+
+    def _control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if kind == frames.PING:
+            if not flags & ACK:
+                self.write(frames.frame(frames.PING, ACK, 0, payload))
+        elif kind == frames.WINDOW_UPDATE:
+            self._window_update(stream_id, frames.read_word(payload))
+        elif kind == frames.RST_STREAM:
+            if stream_id > self._last_stream:
+                raise _Broken(PROTOCOL_ERROR, f"stream {stream_id} is reset and was never open")
+            stream = self.streams.get(stream_id)
+            if stream is not None:
+                self.forget(stream)
+                stream.reset()
+
+    def _window_update(self, stream_id: int, size: int) -> None:
+        if stream_id == 0:
+            if size == 0:
+                raise _Broken(PROTOCOL_ERROR, "a window update of 0")
+            self.opened(size)
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if stream_id > self._last_stream:
+                raise _Broken(PROTOCOL_ERROR, f"a window of stream {stream_id}, never opened")
+            return
+        try:
+            if size == 0:
+                raise WindowError("a window update of 0")
+            self.stream_opened(stream, size)
+        except WindowError:
+            self.give_up(stream, frames.FLOW_CONTROL_ERROR)
+            stream.reset()
+
+    def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise _Broken(PROTOCOL_ERROR, "settings of a stream")
+        if len(payload) % 6 or (flags & ACK and payload):
+            raise _Broken(frames.FRAME_SIZE_ERROR, f"settings of {len(payload)} bytes")
+        if flags & ACK:
+            return
+        self._settled = True
+        for key, value in dict(frames.read_settings(payload)).items():
+            if key == frames.INITIAL_WINDOW_SIZE:
+                self.initial_window(value)
+            elif key == frames.MAX_FRAME_SIZE and not FRAME_BYTES_MAX <= value < 2**24:
+                raise _Broken(PROTOCOL_ERROR, f"frames of {value} bytes")
+        self.write(frames.frame(frames.SETTINGS, ACK, 0))
+
+    def _peer_leaves(self, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) < 8:
+            raise _Broken(frames.FRAME_SIZE_ERROR, "a GOAWAY that is none")
+        code = frames.read_word(payload[4:8])
+        if code not in (frames.NO_ERROR, frames.CANCEL):
+            raise SessionError(f"HTTP/2: the peer goes away with error {code}")
+
+    def go_away(self, error_code: int = frames.NO_ERROR) -> None:
         """Say that no new stream is accepted."""
+        self._leaving = True
+        self.write(frames.go_away(self._last_stream, error_code))
 
 
-def best_engine() -> Callable[[], Engine]:
-    """The fastest engine that is installed."""
-    if importlib.util.find_spec("zttp") is not None:
-        from firearrow.protocol.grpc.engine_zttp import ZttpEngine
+# Frames whose payload always has one size.
+_SIZES: Final = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
 
-        return ZttpEngine
-    from firearrow.protocol.grpc.engine_h2 import H2Engine
 
-    return H2Engine
+def _check_frame(kind: int, stream_id: int, size: int) -> None:
+    if size != _SIZES[kind]:
+        raise _Broken(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {size} bytes")
+    if kind != frames.WINDOW_UPDATE and (stream_id == 0) != (kind == frames.PING):
+        raise _Broken(PROTOCOL_ERROR, f"a frame of type {kind} on stream {stream_id}")
+
+
+def _unpadded(flags: int, payload: bytes) -> bytes:
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise _Broken(PROTOCOL_ERROR, "there is more padding than frame")
+    return payload[1 : len(payload) - payload[0]]

@@ -1,4 +1,4 @@
-"""One gRPC connection as a sans-IO machine over an HTTP/2 engine: bytes in, calls out, and back.
+"""One gRPC connection as a sans-IO machine over HTTP/2: bytes in, calls out, and back.
 
 A message on a stream (gRPC over HTTP/2):
     1  compressed: 0 or 1
@@ -17,19 +17,12 @@ from urllib.parse import quote
 
 from firearrow.model.clock import Clock, Timer
 from firearrow.model.network import Peer, SessionError
-from firearrow.protocol.grpc import calls
+from firearrow.protocol.grpc import calls, hpack
 from firearrow.protocol.grpc.calls import Inbox, Message, Method, parse_timeout
-from firearrow.protocol.grpc.http2 import (
-    CANCEL,
-    ENHANCE_YOUR_CALM,
-    NO_ERROR,
-    Ended,
-    Engine,
-    Event,
-    Headers,
-    Received,
-    Started,
-)
+from firearrow.protocol.grpc.frames import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR
+from firearrow.protocol.grpc.hpack import Metadata
+from firearrow.protocol.grpc.http2 import Connection
+from firearrow.protocol.grpc.outgoing import Stream
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +31,14 @@ CONNECTION_BYTES_MAX: Final = 64 * 1024 * 1024  # of messages that are not whole
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024  # of a response that its caller does not read
 # A client may give up calls, but not far more of them than it lets end (CVE-2023-44487).
 RESETS_AHEAD_MAX: Final = 500
+TEXT_CHARS_MAX: Final = 2000  # of a status: more than any client shows
 
 _PREFIX = struct.Struct(">BI")
-_RESPONSE: Final[Headers] = [(b":status", b"200"), (b"content-type", b"application/grpc")]
-_TRAILERS_OK: Final[Headers] = [(b"grpc-status", b"0")]
+_PREFIX_BYTES: Final = 5
+_RESPONSE: Final = [(":status", "200"), ("content-type", "application/grpc")]
+_HEADERS: Final = hpack.encode(_RESPONSE)
+_TRAILERS_OK: Final = hpack.encode([("grpc-status", "0")])
+_NOT_GRPC: Final = hpack.encode([(":status", "415")])
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 
 
@@ -53,45 +50,27 @@ class CallError(Exception):
         self.code = code
 
 
-class StreamCall:
-    """See ``calls.Call``."""
+class StreamCall(Stream):
+    """See ``calls.Call``. Class attributes are what most calls never change."""
 
-    __slots__ = (
-        "_begun",
-        "_buffer",
-        "_session",
-        "cancelled",
-        "deadline_s",
-        "encoding",
-        "ended",
-        "half_closed",
-        "inbox",
-        "local",
-        "metadata",
-        "method",
-        "path",
-        "remote",
-        "stream_id",
-        "timer",
-    )
+    deadline_s: float | None = None
+    timer: Timer | None = None
+    inbox: Inbox | None = None
+    cancelled: Callable[[], None] | None = None
+    ended = False
+    _begun = False
+    _buffer: bytearray | None = None  # a message that is not whole yet
+    _request: bytes | None = None  # a unary call's message, until the caller has sent everything
 
-    def __init__(self, session: GrpcSession, stream_id: int, path: str, method: Method) -> None:
+    def __init__(
+        self, session: GrpcSession, stream_id: int, metadata: Metadata, method: Method
+    ) -> None:
         self._session = session
         self.remote = session.remote
         self.local = session.local
         self.stream_id = stream_id
-        self.path = path
+        self.metadata = metadata
         self.method = method
-        self.metadata: dict[str, str] = {}
-        self.deadline_s: float | None = None
-        self.timer: Timer | None = None
-        self.encoding = ""
-        self.inbox: Inbox | None = None
-        self.cancelled: Callable[[], None] | None = None
-        self.ended = False
-        self.half_closed = False
-        self._begun = False
-        self._buffer = bytearray()
 
     # -- what the handler does
 
@@ -100,74 +79,107 @@ class StreamCall:
             return
         data = message.SerializeToString()
         session = self._session
-        if not self._begun:
-            self._begun = True
-            session.engine.headers(self.stream_id, _RESPONSE)
-        session.engine.data(self.stream_id, _PREFIX.pack(0, len(data)) + data)
-        if session.engine.waiting_bytes(self.stream_id) > WAITING_BYTES_MAX:
+        self.begin()
+        session.connection.data(self, _PREFIX.pack(0, len(data)) + data)
+        if self.waiting_bytes > WAITING_BYTES_MAX:
             session.give_up(self, "the caller does not read its response")
-        session.flush_soon()
 
     def begin(self) -> None:
         """Send the response's headers ahead of its first message."""
         if not self.ended and not self._begun:
             self._begun = True
-            self._session.engine.headers(self.stream_id, _RESPONSE)
-            self._session.flush_soon()
+            self._session.connection.headers(self, _HEADERS)
+        self._session.flush_soon()
 
     def end(self, code: int = calls.OK, text: str = "") -> None:
         if self.ended:
             return
         trailers = _TRAILERS_OK
+        connection = self._session.connection
         if code != calls.OK:
-            trailers = [
-                (b"grpc-status", str(code).encode()),
-                (b"grpc-message", quote(text, safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}~").encode()),
-            ]
+            trailers = _trailers(code, text)
         if self._begun:
-            self._session.engine.end(self.stream_id, trailers)
+            connection.end(self, trailers)
         else:
-            self._session.engine.headers(self.stream_id, _RESPONSE + trailers, end=True)
+            connection.headers_only(self, _HEADERS + trailers)
         self._session.forget(self)
-        self._session.flush_soon()
 
     def answer(self, message: Message) -> None:
-        self.send(message)
-        self.end()
+        if self.ended:
+            return
+        data = message.SerializeToString()
+        data = _PREFIX.pack(0, len(data)) + data
+        self._session.connection.whole(self, _HEADERS, data, _TRAILERS_OK)
+        self._session.forget(self)
+
+    # -- what the connection does
+
+    def take(self, data: bytes, start: int, stop: int, ended: bool) -> None:
+        if ended and self._buffer is None and self.inbox is None and stop - start >= _PREFIX_BYTES:
+            # Mostly it is exactly one message, and all of the request.
+            compressed, size = _PREFIX.unpack_from(data, start)
+            if not compressed and size == stop - start - _PREFIX_BYTES and self._request is None:
+                self.half_closed = True
+                self._session.deliver(self, data[start + _PREFIX_BYTES : stop])
+                return
+        self.half_closed = ended
+        if not self.ended:
+            self._session.take(self, data[start:stop])
+        if ended:
+            self._session.half_close(self)
+
+    def reset(self) -> None:
+        self._session.reset(self)
 
     # -- what the session does
 
-    def take(self, data: bytes) -> list[bytes]:
+    def messages(self, data: bytes) -> list[bytes]:
         """Whole messages among what came so far.
 
         Raises:
             CallError: a message that is too large, or cannot be decompressed.
         """
-        if not self._buffer and len(data) >= 5:  # mostly it is exactly one message
-            compressed, size = _PREFIX.unpack_from(data)
-            if not compressed and size == len(data) - 5:
-                return [data[5:]]
         buffer = self._buffer
+        if buffer is None:
+            buffer = self._buffer = bytearray()
         buffer += data
         messages = []
-        while len(buffer) >= 5:
+        while len(buffer) >= _PREFIX_BYTES:
             compressed, size = _PREFIX.unpack_from(buffer)
             if size > MESSAGE_BYTES_MAX:
                 raise CallError(
                     calls.RESOURCE_EXHAUSTED,
                     f"a message of {size} bytes; the limit is {MESSAGE_BYTES_MAX}",
                 )
-            if len(buffer) < 5 + size:
+            if len(buffer) < _PREFIX_BYTES + size:
                 break
-            message = bytes(buffer[5 : 5 + size])
-            del buffer[: 5 + size]
+            message = bytes(buffer[_PREFIX_BYTES : _PREFIX_BYTES + size])
+            del buffer[: _PREFIX_BYTES + size]
             messages.append(self._plain(message) if compressed else message)
         return messages
 
+    def keep(self, message: bytes) -> None:
+        """The message of a unary call.
+
+        Raises:
+            CallError: there is one already.
+        """
+        if self._request is not None:
+            raise CallError(calls.INTERNAL, "a unary call with more than one message")
+        self._request = message
+
+    def kept(self) -> bytes | None:
+        return self._request
+
+    def drop(self) -> None:
+        """Nothing that came is needed any more."""
+        self._buffer = self._request = None
+
     def _plain(self, message: bytes) -> bytes:
-        if self.encoding != "gzip":
+        encoding = self.metadata.get("grpc-encoding", "")
+        if encoding != "gzip":
             raise CallError(
-                calls.UNIMPLEMENTED, f"grpc-encoding {self.encoding or 'identity'!r} is not known"
+                calls.UNIMPLEMENTED, f"grpc-encoding {encoding or 'identity'!r} is not known"
             )
         decoder = zlib.decompressobj(_GZIP_WINDOW)
         try:
@@ -180,26 +192,25 @@ class StreamCall:
 
     @property
     def buffered(self) -> int:
-        return len(self._buffer)
+        """Bytes that are kept for the call."""
+        return len(self._buffer or b"") + len(self._request or b"")
+
+
+def _trailers(code: int, text: str) -> bytes:
+    message = quote(text[:TEXT_CHARS_MAX], safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}~")
+    return hpack.encode([("grpc-status", str(code)), ("grpc-message", message)])
 
 
 class GrpcSession:
     """The server's side of one connection; see ``model.network.Session``."""
 
-    def __init__(
-        self,
-        peer: Peer,
-        engine: Engine,
-        methods: Mapping[str, Method],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, peer: Peer, methods: Mapping[str, Method], clock: Clock) -> None:
         self._peer = peer
         self.remote = peer.remote
         self.local = peer.local
-        self.engine = engine
+        self.connection = Connection(self)
         self._methods = methods
         self._clock = clock
-        self._calls: dict[int, StreamCall] = {}
         self._buffered = 0
         self._resets_ahead = 0
         self._receiving = False
@@ -213,78 +224,68 @@ class GrpcSession:
         """
         self._receiving = True
         try:
-            for event in self.engine.receive(data):
-                self._handle(event)
+            self.connection.receive(data)
         except SessionError:
-            self._peer.send(self.engine.output())
+            self._peer.send(self.connection.output())
             raise
         finally:
             self._receiving = False
-        return self.engine.output()
-
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, Started):
-            self._start(event)
-            return
-        call = self._calls.get(event.stream_id)
-        if call is None:
-            return
-        if isinstance(event, Received):
-            self._take(call, event.data)
-        elif isinstance(event, Ended):
-            self._half_close(call)
-        else:
-            self._reset(call)
+        return self.connection.output()
 
     # -- the beginning of a call
 
-    def _start(self, event: Started) -> None:
-        metadata: dict[str, str] = {}
-        for name, value in event.headers:
-            metadata[name.decode("latin-1")] = value.decode("utf-8", "replace")
+    def started(self, stream_id: int, metadata: Metadata, ended: bool) -> None:
+        """A request's headers have come."""
         path = metadata.get(":path", "")
         method = self._methods.get(path)
+        call = StreamCall(self, stream_id, metadata, method or Method(bytes))
+        call.half_closed = ended
         if metadata.get(":method") != "POST" or not metadata.get("content-type", "").startswith(
             "application/grpc"
         ):
-            self.engine.headers(event.stream_id, [(b":status", b"415")], end=True)
+            self.connection.headers_only(call, _NOT_GRPC)
             return
         if method is None:
-            call = StreamCall(self, event.stream_id, path, Method(bytes))
             call.end(calls.UNIMPLEMENTED, f"{path} is not served")
             return
-        call = StreamCall(self, event.stream_id, path, method)
-        call.metadata = metadata
-        call.encoding = metadata.get("grpc-encoding", "")
-        timeout_s = parse_timeout(metadata.get("grpc-timeout", ""))
-        if timeout_s is not None:
-            call.deadline_s = self._clock.monotonic() + timeout_s
-        self._calls[event.stream_id] = call
+        timeout = metadata.get("grpc-timeout")
+        if timeout is not None:
+            timeout_s = parse_timeout(timeout)
+            if timeout_s is not None:
+                call.deadline_s = self._clock.monotonic() + timeout_s
+        self.connection.streams[stream_id] = call
         if method.begin is not None:
             call.begin()
             call.inbox = self._guard(call, method.begin, call)
-        if event.ended:
-            self._half_close(call)
+        if ended:
+            self.half_close(call)
 
     # -- what comes in
 
-    def _take(self, call: StreamCall, data: bytes) -> None:
+    def take(self, call: StreamCall, data: bytes) -> None:
+        """Some bytes of a request, which need not be a whole message."""
         before = call.buffered
         try:
-            messages = call.take(data)
+            messages = call.messages(data)
+            if call.inbox is None:
+                for message in messages:
+                    call.keep(message)
         except CallError as error:
             self._buffered -= before
+            call.drop()
             call.end(error.code, str(error))
             return
         self._buffered += call.buffered - before
         if self._buffered > CONNECTION_BYTES_MAX:
-            self.engine.go_away(ENHANCE_YOUR_CALM)
+            self.connection.go_away(ENHANCE_YOUR_CALM)
             raise SessionError(f"{self._buffered} bytes of unfinished messages")
-        for message in messages:
-            if not call.ended:
-                self._deliver(call, message)
+        if call.inbox is not None:
+            for message in messages:
+                if not call.ended:
+                    self.deliver(call, message)
 
-    def _deliver(self, call: StreamCall, data: bytes) -> None:
+    def deliver(self, call: StreamCall, data: bytes) -> None:
+        """A whole message has come: of a unary call, its request."""
         method = call.method
         try:
             message = method.parse(data)
@@ -295,7 +296,7 @@ class GrpcSession:
             self._guard(call, call.inbox.received, message)
         elif method.handler is not None:
             self._guard(call, method.handler, call, message)
-            if not call.ended and call.deadline_s is not None and call.timer is None:
+            if not call.ended and call.deadline_s is not None:
                 left_s = call.deadline_s - self._clock.monotonic()
                 call.timer = self._clock.call_later(left_s, self._expire, call)
 
@@ -304,24 +305,30 @@ class GrpcSession:
         try:
             return work(*arguments)
         except Exception as error:
-            log.error("%s from %s failed", call.path, call.remote, exc_info=error)
+            path = call.metadata.get(":path")
+            log.error("%s from %s failed", path, call.remote, exc_info=error)
             call.end(calls.INTERNAL, f"{type(error).__name__}: {error}")
             return None
 
-    def _half_close(self, call: StreamCall) -> None:
-        if call.half_closed:
+    def half_close(self, call: StreamCall) -> None:
+        """The caller has sent everything."""
+        if call.ended:
             return
-        call.half_closed = True
         if call.inbox is not None:
             self._guard(call, call.inbox.half_closed)
-        elif call.buffered:
-            call.end(calls.INTERNAL, "the request ends in the middle of a message")
+            return
+        request = call.kept()
+        if request is None:
+            call.end(calls.INTERNAL, "the request ends before its message does")
+        else:
+            self.deliver(call, request)
 
-    def _reset(self, call: StreamCall) -> None:
+    def reset(self, call: StreamCall) -> None:
+        """The caller gave the call up."""
         self._leave(call)
         self._resets_ahead += 1
         if self._resets_ahead > RESETS_AHEAD_MAX:
-            self.engine.go_away(ENHANCE_YOUR_CALM)
+            self.connection.go_away(ENHANCE_YOUR_CALM)
             raise SessionError(f"{self._resets_ahead} calls given up at once")
 
     def _expire(self, call: StreamCall) -> None:
@@ -338,14 +345,19 @@ class GrpcSession:
         call.ended = True
         if call.timer is not None:
             call.timer.cancel()
-        self._buffered -= call.buffered
-        self._resets_ahead = max(0, self._resets_ahead - 1)
-        self._calls.pop(call.stream_id, None)
+        if call.buffered:
+            self._buffered -= call.buffered
+            call.drop()
+        if self._resets_ahead:
+            self._resets_ahead -= 1
+        if not self._receiving:
+            self.flush_soon()
 
     def give_up(self, call: StreamCall, reason: str) -> None:
         """Reset a call's stream."""
-        log.warning("giving up %s of %s:%d: %s", call.path, *self.remote, reason)
-        self.engine.reset(call.stream_id, CANCEL)
+        path = call.metadata.get(":path")
+        log.warning("giving up %s of %s:%d: %s", path, *self.remote, reason)
+        self.connection.give_up(call, CANCEL)
         self._leave(call)
 
     def _leave(self, call: StreamCall) -> None:
@@ -353,8 +365,8 @@ class GrpcSession:
         if call.ended:
             return
         call.ended = True
-        self._calls.pop(call.stream_id, None)
         self._buffered -= call.buffered
+        call.drop()
         if call.timer is not None:
             call.timer.cancel()
         if call.cancelled is not None:
@@ -370,15 +382,16 @@ class GrpcSession:
 
     def _flush(self) -> None:
         self._flush_planned = False
-        data = self.engine.output()
+        data = self.connection.output()
         if data and not self._peer.closed:
             self._peer.send(data)
 
     def go_away(self) -> None:
         """Ask the client to go elsewhere; calls under way may end."""
-        self.engine.go_away(NO_ERROR)
+        self.connection.go_away(NO_ERROR)
         self._flush()
 
     def disconnected(self) -> None:
-        for call in list(self._calls.values()):
-            self._leave(call)
+        for call in list(self.connection.streams.values()):
+            if isinstance(call, StreamCall):
+                self._leave(call)

@@ -1,0 +1,230 @@
+"""What the server writes on one HTTP/2 connection, within the windows that the peer gives."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from firearrow.protocol.grpc import frames
+from firearrow.protocol.grpc.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES_MAX,
+    HEAD,
+    HEADERS,
+    WINDOW_MAX,
+    WINDOW_START,
+)
+
+_LAST_HEADERS: Final = END_HEADERS | END_STREAM
+
+
+class WindowError(ValueError):
+    """The peer made a window larger than there are."""
+
+
+class Stream:
+    """One stream, from its request's headers until both sides have ended it.
+
+    Class attributes are what most streams never change.
+    """
+
+    stream_id: int
+    half_closed = False  # the peer has sent everything
+    closed = False  # nothing can be written any more
+    unread = 0  # bytes that came since the peer's window was renewed
+    _window = 0  # what the peer took since it opened, and gave; relative to its initial window
+    _waiting: deque[memoryview] | None = None
+    _trailers: bytes | None = None
+    waiting_bytes = 0  # of the response, until the peer's window allows them
+
+    # -- what comes in
+
+    def take(self, data: bytes, start: int, stop: int, ended: bool) -> None:
+        """Bytes ``start`` to ``stop`` of the request's body; ``ended``: they are the last."""
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        """The peer gave the stream up."""
+        raise NotImplementedError
+
+
+class Outgoing:
+    """Frames that wait for the next write, and response bytes that wait for the peer."""
+
+    def __init__(self) -> None:
+        self.streams: dict[int, Stream] = {}
+        self._out: list[bytes] = []
+        self.write = self._out.append
+        self._window = WINDOW_START
+        self._initial_window = WINDOW_START
+        self._blocked: dict[int, Stream] = {}
+
+    def output(self) -> bytes:
+        """What must be written now."""
+        out = self._out
+        if not out:
+            return b""
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return data
+
+    # -- responses
+
+    def headers(self, stream: Stream, block: bytes) -> None:
+        """Begin a response."""
+        if not stream.closed:
+            self.write(frames.frame(HEADERS, END_HEADERS, stream.stream_id, block))
+
+    def headers_only(self, stream: Stream, block: bytes) -> None:
+        """A whole response without a body."""
+        if not stream.closed:
+            self.write(frames.frame(HEADERS, _LAST_HEADERS, stream.stream_id, block))
+            self._close(stream)
+
+    def data(self, stream: Stream, data: bytes) -> None:
+        """Add to a response. What the peer's window does not allow yet waits."""
+        if stream.closed:
+            return
+        size = len(data)
+        if self._fits(stream, size):
+            self._window -= size
+            stream._window -= size
+            self.write(HEAD.pack(0, size, DATA, 0, stream.stream_id) + data)
+            return
+        if stream._waiting is None:
+            stream._waiting = deque()
+        stream._waiting.append(memoryview(data))
+        stream.waiting_bytes += size
+        self._push(stream)
+
+    def end(self, stream: Stream, trailers: bytes) -> None:
+        """End a response behind all its data."""
+        if stream.closed:
+            return
+        if stream._waiting:
+            stream._trailers = trailers
+        else:
+            self.headers_only(stream, trailers)
+
+    def whole(self, stream: Stream, headers: bytes, data: bytes, trailers: bytes) -> None:
+        """A response of one piece."""
+        size, stream_id = len(data), stream.stream_id
+        if stream.closed:
+            return
+        if not self._fits(stream, size):
+            self.headers(stream, headers)
+            self.data(stream, data)
+            self.end(stream, trailers)
+            return
+        self._window -= size
+        pack = HEAD.pack
+        self.write(
+            b"".join(
+                (
+                    pack(0, len(headers), HEADERS, END_HEADERS, stream_id),
+                    headers,
+                    pack(0, size, DATA, 0, stream_id),
+                    data,
+                    pack(0, len(trailers), HEADERS, _LAST_HEADERS, stream_id),
+                    trailers,
+                )
+            )
+        )
+        self._close(stream)
+
+    def give_up(self, stream: Stream, error_code: int) -> None:
+        """End a stream before its response is complete."""
+        if not stream.closed:
+            self.write(frames.reset(stream.stream_id, error_code))
+            self.forget(stream)
+
+    def forget(self, stream: Stream) -> None:
+        """Nothing more is written to the stream."""
+        stream.closed = True
+        stream._waiting = None
+        stream.waiting_bytes = 0
+        self._blocked.pop(stream.stream_id, None)
+        self.streams.pop(stream.stream_id, None)
+
+    def _close(self, stream: Stream) -> None:
+        """The response is complete. A peer that still sends its request need not go on."""
+        stream.closed = True
+        if not stream.half_closed:
+            self.write(frames.reset(stream.stream_id, frames.NO_ERROR))
+        self.streams.pop(stream.stream_id, None)
+
+    # -- windows
+
+    def _fits(self, stream: Stream, size: int) -> bool:
+        return (
+            size <= FRAME_BYTES_MAX
+            and size <= self._window
+            and size <= self._initial_window + stream._window
+            and not stream._waiting
+        )
+
+    def _push(self, stream: Stream) -> None:
+        """Write as much of what waits as is allowed now."""
+        waiting = stream._waiting
+        while waiting:
+            room = min(self._window, self._initial_window + stream._window, FRAME_BYTES_MAX)
+            if room <= 0:
+                self._blocked[stream.stream_id] = stream
+                return
+            chunk = waiting[0][:room]
+            size = len(chunk)
+            self._window -= size
+            stream._window -= size
+            stream.waiting_bytes -= size
+            self.write(HEAD.pack(0, size, DATA, 0, stream.stream_id))
+            self.write(bytes(chunk))
+            if size == len(waiting[0]):
+                waiting.popleft()
+            else:
+                waiting[0] = waiting[0][size:]
+        self._blocked.pop(stream.stream_id, None)
+        if stream._trailers is not None:
+            self.headers_only(stream, stream._trailers)
+
+    def _push_all(self) -> None:
+        for stream in list(self._blocked.values()):
+            if self._window <= 0:
+                return
+            self._push(stream)
+
+    def opened(self, size: int) -> None:
+        """The peer takes more on the connection.
+
+        Raises:
+            WindowError: more than there is.
+        """
+        self._window += size
+        if self._window > WINDOW_MAX:
+            raise WindowError(f"a window of {self._window} bytes")
+        self._push_all()
+
+    def stream_opened(self, stream: Stream, size: int) -> None:
+        """The peer takes more on a stream.
+
+        Raises:
+            WindowError: more than there is.
+        """
+        stream._window += size
+        if self._initial_window + stream._window > WINDOW_MAX:
+            raise WindowError(f"a window of {self._initial_window + stream._window} bytes")
+        if stream._waiting:
+            self._push(stream)
+
+    def initial_window(self, size: int) -> None:
+        """What the peer takes on every stream, those that are open as well.
+
+        Raises:
+            WindowError: more than there is.
+        """
+        largest = max((stream._window for stream in self.streams.values()), default=0)
+        if size > WINDOW_MAX or size + max(0, largest) > WINDOW_MAX:
+            raise WindowError(f"a window of {size} bytes")
+        self._initial_window = size
+        self._push_all()
