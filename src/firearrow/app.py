@@ -35,7 +35,7 @@ from firearrow.namesrv.kv import KvConfig
 from firearrow.namesrv.service import NameServer
 from firearrow.plan import Plan, read_properties
 from firearrow.protocol.either import EitherSession
-from firearrow.protocol.grpc.session import GrpcSession
+from firearrow.protocol.grpc.server import GrpcServer
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
 from firearrow.proxy.service import Proxy
 from firearrow.store.commitlog import WrongFileSize
@@ -148,6 +148,8 @@ class Server:
         self.name_server: NameServer | None = None
         self.broker: Broker | None = None
         self.registrar: Registrar | None = None
+        self._proxy: Proxy | None = None
+        self._grpc: GrpcServer | None = None
         self._addresses: dict[str, str] = {}
         self._broker_listeners: list[Listener] = []
 
@@ -357,23 +359,19 @@ class Server:
 
     def _start_proxy(self, proxy: Proxy, sock: socket.socket, remoting: SessionFactory) -> Listener:
         """gRPC clients, and remoting ones on the same port."""
-        methods = proxy.methods()
-
-        def http2(peer: Peer) -> GrpcSession:
-            return GrpcSession(peer, methods, self.clock)
-
+        self._proxy, self._grpc = proxy, grpc = proxy, GrpcServer(proxy.methods(), self.clock)
         tls = self.plan.tls
         if tls.certificate is None:  # most SDKs use TLS unless told otherwise, and trust anybody
             tls = dataclasses.replace(tls, test_certificate=True)
         listener = listen_on(
             sock,
-            lambda peer: EitherSession(peer, http2, remoting),
+            lambda peer: EitherSession(peer, grpc.connect, remoting),
             tls=tls,
             limits=Limits(),
             clock=self.clock,
         )
-        self._stack.push_async_callback(listener.drain, DRAIN_S)
         self._stack.callback(proxy.stop)
+        self._stack.push_async_callback(listener.drain, DRAIN_S)
         proxy.start()
         self._addresses["proxy"] = self._shown(sock)
         return listener
@@ -402,13 +400,19 @@ class Server:
 
     async def leave(self) -> None:
         """Say goodbye: first to the name servers, so that clients go elsewhere, then to clients."""
+        if self._proxy is not None:
+            self._proxy.health.stop()
         if self.registrar is not None:
             gone = asyncio.Event()
             self.registrar.stop(gone.set)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(gone.wait(), UNREGISTER_S)
+        # In one step, so that nobody begins to wait anew. gRPC clients are told to go before their
+        # receives end, since they ask again at once.
+        if self._proxy is not None and self._grpc is not None:
+            self._grpc.leave("the server stops")
+            self._proxy.dismiss()
         if self.broker is not None:
-            # In one step, so that nobody begins to wait anew.
             self.broker.dismiss()
             for listener in self._broker_listeners:
                 listener.hang_up()

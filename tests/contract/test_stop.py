@@ -7,13 +7,19 @@ import contextlib
 import json
 import struct
 from pathlib import Path
+from typing import Any
+
+from tests.support.brokers import FakePeer
+from tests.support.grpc import Stream, Wire
 
 from firearrow.app import Server
 from firearrow.config import BrokerSettings
 from firearrow.model import codes
 from firearrow.plan import Plan
+from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.remoting.command import FLAG_RESPONSE
 from firearrow.protocol.remoting.headers import Header, decode_header, encode_request
+from firearrow.proxy.service import SERVICE
 from firearrow.transport.loop import run
 
 HANG_S = 5.0  # a test that waits this long has failed
@@ -73,6 +79,49 @@ class Client:
         self.send(PULL, fields)
 
 
+class SocketWire(Wire):
+    """A gRPC client over a socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        super().__init__(None, FakePeer(0))
+
+    def exchange(self) -> None:
+        self._writer.write(self.h2.data_to_send())
+
+    def _call(self, method: str, request: Any) -> Stream:
+        stream = self.open(SERVICE + method, {"x-mq-client-id": "client"})
+        self.write(stream, request.SerializeToString(), end=True)
+        return stream
+
+    def receive(self, topic: str, group: str) -> Stream:
+        request = rpc.ReceiveMessageRequest(batch_size=1)
+        request.group.name, request.message_queue.topic.name = group, topic
+        request.invisible_duration.seconds = request.long_polling_timeout.seconds = 20
+        return self._call("ReceiveMessage", request)
+
+    def heartbeat(self) -> Stream:
+        return self._call("Heartbeat", rpc.HeartbeatRequest())
+
+    async def answered(self, stream: Stream) -> None:
+        while not stream.ended:
+            assert await self._read()
+
+    async def rest(self) -> None:
+        """Read until the server closes."""
+        while await self._read():
+            pass
+
+    async def _read(self) -> bytes:
+        async with asyncio.timeout(HANG_S):
+            data = await self._reader.read(65536)
+        for event in self.h2.receive_data(data):
+            self._note(event)
+        self.exchange()
+        return data
+
+
 async def started(stack: contextlib.AsyncExitStack, store: Path) -> tuple[Server, Client]:
     """A name server and a broker on free ports, and a client of the broker."""
     plan = Plan(BrokerSettings(), str(store), namesrv_port=0, broker_port=0)
@@ -104,6 +153,42 @@ def test_a_pull_that_waits_at_a_stop_is_told_to_come_later(tmp_path: Path) -> No
 
             assert (await client.answer()).code == codes.SYSTEM_BUSY
             assert await client.rest() == b""
+
+    run(scenario())
+
+
+def test_a_receive_that_waits_at_a_stop_is_answered(tmp_path: Path) -> None:
+    """gRPC clients are told to go, get their answers, and see the connection end in order."""
+
+    async def scenario() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            plan = Plan(
+                BrokerSettings(), str(tmp_path), namesrv_port=0, broker_port=0, proxy_port=0
+            )
+            server = Server(plan, stack)
+            await server.start()
+            host, _, port = server.describe().partition("proxy=")[2].split()[0].rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            stack.callback(writer.close)
+            wire = SocketWire(reader, writer)
+            assert server.broker is not None
+            create = {"topic": "orders", "readQueueNums": "1", "writeQueueNums": "1", "perm": "6"}
+            create |= {"defaultTopic": "TBW102", "topicFilterType": "SINGLE_TAG"}
+            main_host, main_port = server.broker.core.address
+            client_reader, client_writer = await asyncio.open_connection(main_host, main_port)
+            stack.callback(client_writer.close)
+            client = Client(client_reader, client_writer)
+            client.send(17, create)
+            assert (await client.answer()).code == codes.SUCCESS
+
+            receive = wire.receive("orders", "group")
+            await wire.answered(wire.heartbeat())  # so the receive was seen
+            assert not receive.ended
+            await server.leave()
+            await wire.rest()
+
+            assert receive.grpc_status == 0
+            assert len(wire.h2.goaways) == 2
 
     run(scenario())
 

@@ -36,6 +36,19 @@ RESPONSES: dict[str, Any] = {
 }
 
 
+class ClientConnection(h2.connection.H2Connection):
+    """h2's client side, which goes on after a GOAWAY as gRPC clients do."""
+
+    def __init__(self) -> None:
+        config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
+        super().__init__(config)
+        self.goaways: list[tuple[int, int]] = []  # last stream, error code
+
+    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        self.goaways.append((frame.last_stream_id, frame.error_code))
+        return [], []
+
+
 class Stream:
     """What came back on one stream."""
 
@@ -53,9 +66,12 @@ class Stream:
         return None if text is None else int(text)
 
     def raw_messages(self) -> list[bytes]:
+        """Those that are whole."""
         messages, data = [], self.data
-        while data:
+        while len(data) >= 5:
             _, size = struct.unpack_from(">BI", data)
+            if len(data) < 5 + size:
+                break
             messages.append(data[5 : 5 + size])
             data = data[5 + size :]
         return messages
@@ -69,12 +85,13 @@ class Wire:
     ) -> None:
         self.session = session
         self.peer = peer
-        config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
-        self.h2 = h2.connection.H2Connection(config)
+        self.h2 = ClientConnection()
         self.h2.initiate_connection()
         if settings:
             self.h2.update_settings(settings)
         self.streams: dict[int, Stream] = {}
+        self.reads = True  # gives the server's windows back
+        self.unread = 0  # bytes of one stream
         self.exchange()
 
     def exchange(self) -> None:
@@ -97,7 +114,10 @@ class Wire:
             stream.headers = dict(event.headers)  # type: ignore[arg-type]
         elif isinstance(event, h2.events.DataReceived):
             stream.data += event.data or b""
-            self.h2.acknowledge_received_data(event.flow_controlled_length or 0, stream.stream_id)
+            self.unread += event.flow_controlled_length or 0
+            if self.reads:
+                self.h2.acknowledge_received_data(self.unread, stream.stream_id)
+                self.unread = 0
         elif isinstance(event, h2.events.TrailersReceived):
             stream.trailers = dict(event.headers)  # type: ignore[arg-type]
         elif isinstance(event, h2.events.StreamEnded):

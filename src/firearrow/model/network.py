@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class SessionError(Exception):
@@ -36,6 +36,13 @@ class Session(Protocol):
 
     def disconnected(self) -> None:
         """The connection is gone; called once."""
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """A session that takes its leave of the peer, and then closes the connection itself."""
+
+    def leave(self, reason: str) -> None: ...
 
 
 SessionFactory = Callable[[Peer], Session]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firearrow.model.network import Peer, Session, SessionFactory
+from firearrow.model.network import Leaving, Peer, Session, SessionFactory
 from firearrow.protocol.grpc.frames import PREFACE
 
 
@@ -29,6 +29,13 @@ class EitherSession:
             self._session = self._remoting(self._peer)
         data, self._seen = self._seen, b""
         return self._session.receive(data)
+
+    def leave(self, reason: str) -> None:
+        """See ``model.network.Leaving``."""
+        if isinstance(self._session, Leaving):
+            self._session.leave(reason)
+        else:
+            self._peer.close(reason)
 
     def disconnected(self) -> None:
         if self._session is not None:

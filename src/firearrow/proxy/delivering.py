@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from firearrow.codec.properties import find_property
@@ -51,28 +52,29 @@ class Receive:
     def __init__(
         self,
         receiving: Consuming,
+        done: Callable[[Receive], None],
         clock: Clock,
         call: Call,
         client: Client,
         request: rpc.ReceiveMessageRequest,
-        topic: str,
-        group_name: str,
         place: BrokerTopic,
         group: Group | None,
     ) -> None:
         self._receiving = receiving
+        self._done = done
         self._clock = clock
         self._call = call
         self._client = client
         self._request = request
-        self._topic = topic
-        self._group_name = group_name
+        self._topic = request.message_queue.topic.name
+        self._group_name = request.group.name
         self._place = place
         self._attempts = group.retry_max_times + 1 if group else ATTEMPTS_OF_NO_GROUP
 
     def answered(self, header: Header | None, body: bytes) -> None:
         """The broker's answer. Nothing that goes wrong with it may reach the broker, which wakes
         others in the same step."""
+        self._done(self)
         try:
             self._answered(header, body, self._clock.now_ms())
         except Exception as error:
@@ -84,6 +86,11 @@ class Receive:
                 exc_info=error,
             )
             self._call.end(calls.INTERNAL, f"{type(error).__name__}: {error}")
+
+    def dismiss(self) -> None:
+        """End the call without waiting for the broker; what it pops yet comes back soon."""
+        nothing = status(v2.MESSAGE_NOT_FOUND, "the server stops")
+        end_receive(self._call, nothing, self._clock.now_ms())
 
     def _answered(self, header: Header | None, body: bytes, now: int) -> None:
         if header is None or header.code in _NOTHING:

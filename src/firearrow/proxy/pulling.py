@@ -47,6 +47,14 @@ class Pulling:
         self._clients = clients
         self._backend = backend
         self._clock = clock
+        self._waiting: set[Call] = set()  # for a broker's answer
+        self._leaving = False
+
+    def dismiss(self) -> None:
+        """The server stops: no pull waits any more."""
+        self._leaving = True
+        for call in list(self._waiting):
+            _end_pull(call, status(v2.MESSAGE_NOT_FOUND, "the server stops"))
 
     def unary(self) -> Unary:
         return {
@@ -87,11 +95,13 @@ class Pulling:
         }
 
         def found(place: BrokerTopic) -> None:
+            self._waiting.add(call)
             client.channel.call(
                 place.broker_name, PULL_MESSAGE, ext, b"", polling_ms / 1000 + CALL_S, answered
             )
 
         def answered(header: Header | None, body: bytes) -> None:
+            self._waiting.discard(call)
             try:
                 self._pulled(call, request, header, body)
             except Exception as error:  # it must not reach the broker, which wakes others too
@@ -102,6 +112,8 @@ class Pulling:
 
     def _polling_ms(self, call: Call, request: rpc.PullMessageRequest) -> int:
         polling_ms = min(milliseconds(request.long_polling_timeout), POLLING_MS_MAX)
+        if self._leaving:
+            return 0
         if call.deadline_s is not None:
             left_ms = round((call.deadline_s - self._clock.monotonic()) * 1000)
             polling_ms = min(polling_ms, left_ms - RESERVE_MS)

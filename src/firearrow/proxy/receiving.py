@@ -43,6 +43,14 @@ class Receiving:
         self._backend = backend
         self._clock = clock
         self.renewals = Renewals(clock, self._renew)
+        self._waiting: set[Receive] = set()  # for a broker's answer
+        self._leaving = False
+
+    def dismiss(self) -> None:
+        """The server stops: no receive waits any more."""
+        self._leaving = True
+        for receive in list(self._waiting):
+            receive.dismiss()
 
     # -- ReceiveMessage
 
@@ -51,15 +59,7 @@ class Receiving:
         polling_ms = self._polling_ms(call, client, request)
         topic = checks.topic_name(request.message_queue.topic)
         group_name = checks.group_name(request.group)
-        invisible_ms = RENEW_INVISIBLE_MS
-        if not request.auto_renew:
-            invisible_ms = milliseconds(request.invisible_duration)
-            if not checks.INVISIBLE_MS_MIN <= invisible_ms <= checks.INVISIBLE_MS_MAX:
-                raise Refusal(
-                    v2.ILLEGAL_INVISIBLE_TIME,
-                    f"the invisible time of {invisible_ms} ms is not within "
-                    f"{checks.INVISIBLE_MS_MIN} and {checks.INVISIBLE_MS_MAX}",
-                )
+        invisible_ms = _invisible_ms(request)
 
         def with_group(group: Group | None) -> None:
             self._backend.topic(topic, lambda places: with_places(places, group))
@@ -87,8 +87,12 @@ class Receiving:
             if request.attempt_id:
                 ext["attemptId"] = request.attempt_id
             receive = Receive(
-                self, self._clock, call, client, request, topic, group_name, place, group
+                self, self._waiting.discard, self._clock, call, client, request, place, group
             )
+            if self._leaving:
+                receive.dismiss()
+                return
+            self._waiting.add(receive)
             timeout_s = polling_ms / 1000 + CALL_S
             client.channel.call(
                 place.broker_name, POP_MESSAGE, ext, b"", timeout_s, receive.answered
@@ -289,6 +293,19 @@ class _Indexed:
 
     def __call__(self, result: v2.Status) -> None:
         self._done(self._index, result)
+
+
+def _invisible_ms(request: rpc.ReceiveMessageRequest) -> int:
+    if request.auto_renew:
+        return RENEW_INVISIBLE_MS
+    invisible_ms = milliseconds(request.invisible_duration)
+    if not checks.INVISIBLE_MS_MIN <= invisible_ms <= checks.INVISIBLE_MS_MAX:
+        raise Refusal(
+            v2.ILLEGAL_INVISIBLE_TIME,
+            f"the invisible time of {invisible_ms} ms is not within "
+            f"{checks.INVISIBLE_MS_MIN} and {checks.INVISIBLE_MS_MAX}",
+        )
+    return invisible_ms
 
 
 def _readable(places: list[BrokerTopic], broker_name: str, topic: str) -> BrokerTopic:

@@ -67,6 +67,13 @@ class Proxy:
         self.clients.stop()
         self._receiving.renewals.stop()
 
+    def dismiss(self) -> None:
+        """The server stops: answer whoever waits, and let nobody wait any more."""
+        self.health.stop()
+        self.health.dismiss()
+        self._receiving.dismiss()
+        self._pulling.dismiss()
+
     def methods(self) -> dict[str, Method]:
         """By path."""
         sending, receiving = self._sending, self._receiving

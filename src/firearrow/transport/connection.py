@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from firearrow.model.clock import Clock
-from firearrow.model.network import Session, SessionError, SessionFactory
+from firearrow.model.network import Leaving, Session, SessionError, SessionFactory
 from firearrow.transport.limits import Limits
 from firearrow.transport.loop import Wakefulness
 
@@ -181,6 +181,13 @@ class Connection(asyncio.Protocol):
 
     # -- what the owner calls
 
+    def hang_up(self, reason: str) -> None:
+        """Close, after the protocol's own goodbye where it has one."""
+        if not self.closed and isinstance(self._session, Leaving):
+            self._session.leave(reason)
+        else:
+            self.close(reason)
+
     def abort(self) -> None:
         """Close at once; what was not yet sent is lost."""
         self.closed = True
@@ -196,7 +203,7 @@ class Connection(asyncio.Protocol):
         if self.closed:
             self.abort()
         elif self.quiet_sweeps >= quiet_sweeps_max:
-            self.close(f"idle for {self._limits.idle_s:g} s")
+            self.hang_up(f"idle for {self._limits.idle_s:g} s")
 
     def _check_buffer(self) -> None:
         waiting = self._transport.get_write_buffer_size()

@@ -249,7 +249,7 @@ class Listener:
         """Stop accepting, and begin to close every connection: what was written still leaves."""
         self.close()
         for connection in list(self.connections):
-            connection.close("the server stops")
+            connection.hang_up("the server stops")
 
     async def drain(self, grace_s: float = 3.0) -> None:
         """Stop accepting, close every connection after what was written left, then by force."""

@@ -32,10 +32,17 @@ class Health:
         }
 
     def stop(self) -> None:
-        """The server stops: whoever watches hears of it."""
-        self._serving = False
-        for call, service in list(self._watching.items()):
-            call.send(self._status(service))
+        """The server stops: whoever watches hears of it, once."""
+        if self._serving:
+            self._serving = False
+            for call, service in self._watching.items():
+                call.send(self._status(service))
+
+    def dismiss(self) -> None:
+        """End what has no end of its own."""
+        for call in list(self._watching):
+            call.end(calls.UNAVAILABLE, "the server stops")
+        self._watching.clear()
 
     def _status(self, service: str) -> rpc.HealthCheckResponse:
         if service not in self._services:

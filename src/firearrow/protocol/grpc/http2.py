@@ -44,6 +44,9 @@ class Owner(Protocol):
         """A request's headers, pseudo headers among them; ``ended``: nothing follows. The owner
         adds its stream to ``Connection.streams``."""
 
+    def ponged(self) -> None:
+        """The peer answered a ping: it has seen all that was written before."""
+
 
 class _Broken(Exception):  # noqa: N818 - a peer's error
     """The peer broke HTTP/2."""
@@ -259,7 +262,9 @@ class Connection(Outgoing):
 
     def _control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if kind == frames.PING:
-            if not flags & ACK:
+            if flags & ACK:
+                self._owner.ponged()
+            else:
                 self.write(frames.frame(frames.PING, ACK, 0, payload))
         elif kind == frames.WINDOW_UPDATE:
             self._window_update(stream_id, frames.read_word(payload))

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from firearrow.model.clock import Clock, Timer
 from firearrow.model.network import Peer, SessionError
-from firearrow.protocol.grpc import calls, hpack
+from firearrow.protocol.grpc import calls, frames, hpack
 from firearrow.protocol.grpc.calls import Inbox, Message, Method, parse_timeout
 from firearrow.protocol.grpc.frames import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR
 from firearrow.protocol.grpc.hpack import Metadata
@@ -31,6 +31,8 @@ CONNECTION_BYTES_MAX: Final = 64 * 1024 * 1024  # of messages that are not whole
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024  # of a response that its caller does not read
 # A client may give up calls, but not far more of them than it lets end (CVE-2023-44487).
 RESETS_AHEAD_MAX: Final = 500
+LEAVE_S: Final = 3.0  # at most, from the first goodbye to the end of the connection
+LINGER_S: Final = 0.3  # for the client to close first, so that nothing is lost on the way
 TEXT_CHARS_MAX: Final = 2000  # of a status: more than any client shows
 
 _PREFIX = struct.Struct(">BI")
@@ -204,8 +206,15 @@ def _trailers(code: int, text: str) -> bytes:
 class GrpcSession:
     """The server's side of one connection; see ``model.network.Session``."""
 
-    def __init__(self, peer: Peer, methods: Mapping[str, Method], clock: Clock) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        methods: Mapping[str, Method],
+        clock: Clock,
+        gone: Callable[[GrpcSession], None] | None = None,
+    ) -> None:
         self._peer = peer
+        self._gone = gone
         self.remote = peer.remote
         self.local = peer.local
         self.connection = Connection(self)
@@ -215,6 +224,8 @@ class GrpcSession:
         self._resets_ahead = 0
         self._receiving = False
         self._flush_planned = False
+        self._leaving = ""  # why
+        self._heard = False  # the client has seen our goodbye: it begins no more calls
 
     def receive(self, data: bytes) -> bytes:
         """Handle what was read; give what must be written at once.
@@ -230,6 +241,8 @@ class GrpcSession:
             raise
         finally:
             self._receiving = False
+        if self._leaving:
+            self._finish()
         return self.connection.output()
 
     # -- the beginning of a call
@@ -385,13 +398,46 @@ class GrpcSession:
         data = self.connection.output()
         if data and not self._peer.closed:
             self._peer.send(data)
-
-    def go_away(self) -> None:
-        """Ask the client to go elsewhere; calls under way may end."""
-        self.connection.go_away(NO_ERROR)
-        self._flush()
+        if self._leaving:
+            self._finish()
 
     def disconnected(self) -> None:
-        for call in list(self.connection.streams.values()):
-            if isinstance(call, StreamCall):
-                self._leave(call)
+        if self._gone is not None:
+            self._gone(self)
+        for call in self._calls():
+            self._leave(call)
+
+    # -- goodbye
+
+    def leave(self, reason: str) -> None:
+        """Ask the client to go elsewhere, and close when its calls are answered; see
+        ``model.network.Leaving``.
+
+        What it sent before it saw that is still answered: the first GOAWAY leaves every stream
+        open, and the answer to the ping behind it says that no more come (RFC 9113, 6.8).
+        """
+        if self._leaving:
+            return
+        self._leaving = reason
+        write = self.connection.write
+        write(frames.go_away(frames.WINDOW_MAX, NO_ERROR))
+        write(frames.frame(frames.PING, 0, 0, b"goodbye!"))
+        for call in self._calls():
+            if call.inbox is not None:  # such a stream has no end of its own
+                call.end(calls.UNAVAILABLE, reason)
+        self._clock.call_later(LEAVE_S, self._peer.close, reason)
+        self._flush()
+
+    def ponged(self) -> None:
+        self._heard = bool(self._leaving)
+
+    def _finish(self) -> None:
+        if self._heard and not self.connection.streams and not self._peer.closed:
+            self._heard = False  # once
+            self.connection.go_away(NO_ERROR)
+            self._peer.send(self.connection.output())
+            self._clock.call_later(LINGER_S, self._peer.close, self._leaving)
+
+    def _calls(self) -> list[StreamCall]:
+        streams = self.connection.streams.values()
+        return [stream for stream in streams if isinstance(stream, StreamCall)]
