@@ -5,22 +5,54 @@ from __future__ import annotations
 import json
 import re
 import socket
+import ssl
 import struct
 from collections.abc import Iterable
+from pathlib import Path
 
 UPDATE_TOPIC, UPDATE_GROUP = 17, 200
 QUEUES = 4
 # A word of the scenario's name -> type of its topic; NORMAL otherwise.
-TYPES = {"FIFO": "FIFO", "order": "FIFO", "delayed": "DELAY", "transaction": "TRANSACTION"}
+TYPES = {
+    "FIFO": "FIFO",
+    "order": "FIFO",
+    "delayed": "DELAY",
+    "recall": "DELAY",
+    "transaction": "TRANSACTION",
+    "priority": "PRIORITY",
+}
 IN_ORDER = ("FIFO", "order")  # whose groups consume in order
+GIVES_UP = "dead letter"  # whose groups try a message three times
+ROOTS = "roots.pem"
+
+CUSTOMIZED = {
+    "type": "CUSTOMIZED",
+    "customizedRetryPolicy": {"next": [1000, 1000, 2000, 5000]},
+}
+EXPONENTIAL = {
+    "type": "EXPONENTIAL",
+    "exponentialRetryPolicy": {"initial": 1000, "max": 5000, "multiplier": 2},
+}
 
 
 def topic_of(run: str, scenario: str) -> str:
     return f"{run}-{re.sub('[^A-Za-z0-9]+', '-', scenario)}"
 
 
-def create_topics(broker: str, run: str, scenarios: Iterable[str]) -> None:
-    """Make each scenario's topic, and its group, on the broker at ``host:port``."""
+def save_roots(proxy: str, folder: Path) -> dict[str, str]:
+    """Keep the certificate that the gRPC endpoint shows in ``folder``; the environment that makes
+    clients trust it which check certificates. It is for the name ``localhost``."""
+    host, _, port = proxy.rpartition(":")
+    file = folder / ROOTS
+    file.write_text(ssl.get_server_certificate((host, int(port)), timeout=10))
+    return {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(file), "SSL_CERT_FILE": str(file)}
+
+
+def create_topics(
+    broker: str, run: str, scenarios: Iterable[str], policy: object = CUSTOMIZED
+) -> None:
+    """Make each scenario's topic, and its groups with this retry policy, on the broker at
+    ``host:port``."""
     host, _, port = broker.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         for scenario in scenarios:
@@ -38,18 +70,20 @@ def create_topics(broker: str, run: str, scenarios: Iterable[str]) -> None:
                 "attributes": f"+message.type={kind}",
             }
             _call(connection, UPDATE_TOPIC, fields, b"")
-            ordered = any(word in scenario for word in IN_ORDER)
-            group = {
-                "groupName": f"group-{topic}",
-                "consumeMessageOrderly": ordered,
-                "consumeBroadcastEnable": False,
-                "retryMaxTimes": 16,
-                "groupRetryPolicy": {
-                    "type": "CUSTOMIZED",
-                    "customizedRetryPolicy": {"next": [1000, 1000, 2000, 5000]},
-                },
-            }
-            _call(connection, UPDATE_GROUP, {}, json.dumps(group).encode())
+            _create_group(connection, scenario, f"group-{topic}", policy)
+            # Who reads the dead letters, or waits for what the first consumer never acknowledged.
+            _create_group(connection, "", f"group-{topic}-2", policy)
+
+
+def _create_group(connection: socket.socket, scenario: str, name: str, policy: object) -> None:
+    group = {
+        "groupName": name,
+        "consumeMessageOrderly": any(word in scenario for word in IN_ORDER),
+        "consumeBroadcastEnable": False,
+        "retryMaxTimes": 2 if GIVES_UP in scenario else 16,
+        "groupRetryPolicy": policy,
+    }
+    _call(connection, UPDATE_GROUP, {}, json.dumps(group).encode())
 
 
 def _call(connection: socket.socket, code: int, fields: dict[str, str], body: bytes) -> None:

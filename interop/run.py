@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent))  # so that `python interop/run.py` works fr
 
 from interop import tables  # noqa: E402
 from interop.results import Report, Result, Server  # noqa: E402
-from interop.servers import FirearrowServer, JavaServer  # noqa: E402
+from interop.servers import FirearrowServer, JavaLocalServer, JavaServer  # noqa: E402
 from interop.tables import word  # noqa: E402
 
 # Silent producers are asked about their transactions sooner than after 36 s, and what RocketMQ has
@@ -36,6 +36,7 @@ BROKER_SETTINGS = {
 KINDS: Mapping[str, type[FirearrowServer | JavaServer]] = {
     "firearrow": FirearrowServer,
     "java": JavaServer,
+    "java-local": JavaLocalServer,
 }
 
 

@@ -21,6 +21,8 @@ from interop.remoting import Remote
 JAVA_VERSION = "5.5.0"
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
+CURVE = "ec_paramgen_curve:prime256v1"
+NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1"
 PROXY_PORT_BELOW = 2830  # as ``firearrow`` chooses its gRPC port
 
 
@@ -258,9 +260,12 @@ class JavaServer(LocalServer):
             **({"namesrvAddr": self.namesrv} if self.namesrv else {}),
             **self.settings,
         }
-        self._java("broker", self.broker_heap, "org.apache.rocketmq.broker.BrokerStartup", settings)
+        self._run_broker(settings)
         if self.namesrv:
             self._await_route(f"{settings['brokerName']}")
+
+    def _run_broker(self, settings: Mapping[str, object]) -> None:
+        self._java("broker", self.broker_heap, "org.apache.rocketmq.broker.BrokerStartup", settings)
 
     def _java(self, name: str, heap: str, main: str, settings: Mapping[str, object]) -> None:
         jars = fetch_jars(JAVA_VERSION, "rocketmq-namesrv", "rocketmq-broker")
@@ -283,6 +288,40 @@ class JavaServer(LocalServer):
                 if time.monotonic() > deadline:
                     raise ServerError("the broker never registered with the name server")
                 time.sleep(0.1)
+
+
+class JavaLocalServer(JavaServer):
+    """RocketMQ's own name server, and its proxy with the broker inside, like ``firearrow up``."""
+
+    name = f"java {JAVA_VERSION}, local proxy"
+
+    @property
+    def proxy(self) -> str:
+        return f"127.0.0.1:{self.proxy_port}"
+
+    def _run_broker(self, settings: Mapping[str, object]) -> None:
+        broker, proxy = self.directory / "broker.conf", self.directory / "rmq-proxy.json"
+        broker.write_text(_properties(settings))
+        certificate, key = self.directory / "tls.crt", self.directory / "tls.key"
+        # Its routes name the address, whatever name a client used.
+        openssl = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", CURVE, "-nodes"]
+        openssl += ["-subj", "/CN=localhost", "-addext", NAMES]
+        openssl += ["-out", str(certificate), "-keyout", str(key)]
+        subprocess.run(openssl, check=True, capture_output=True)
+        endpoint = {
+            "rocketMQClusterName": settings["brokerClusterName"],
+            "grpcServerPort": self.proxy_port,
+            "remotingListenPort": self.proxy_port + 1,
+            "tlsTestModeEnable": False,
+            "tlsCertPath": str(certificate),
+            "tlsKeyPath": str(key),
+        }
+        proxy.write_text(json.dumps(endpoint))
+        command = [*self._java_command(self.broker_heap), "-cp", f"{_proxy_jars()}/*"]
+        command += ["org.apache.rocketmq.proxy.ProxyStartup", "-pm", "LOCAL"]
+        command += ["-n", self.namesrv, "-bc", str(broker), "-pc", str(proxy)]
+        output = self.directory / "local.out"
+        self._running.append(Process(command, "startup successfully", output))
 
 
 def _properties(settings: Mapping[str, object]) -> str:

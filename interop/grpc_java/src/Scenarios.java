@@ -4,6 +4,7 @@ import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.Callable;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.rocketmq.client.apis.ClientException;
@@ -11,6 +12,8 @@ import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
 import org.apache.rocketmq.client.apis.consumer.FilterExpression;
 import org.apache.rocketmq.client.apis.consumer.FilterExpressionType;
 import org.apache.rocketmq.client.apis.consumer.SimpleConsumer;
+import org.apache.rocketmq.client.apis.message.Message;
+import org.apache.rocketmq.client.apis.message.MessageBuilder;
 import org.apache.rocketmq.client.apis.message.MessageView;
 import org.apache.rocketmq.client.apis.producer.Producer;
 import org.apache.rocketmq.client.apis.producer.SendReceipt;
@@ -181,6 +184,56 @@ final class Scenarios {
         }
         World.check(attempts, List.of(1, 2, 3), "attempts");
         return null;
+    }
+
+    /** A message of this group, or of none, fails until it is a dead letter. */
+    static String dies(World world, String messageGroup) throws Exception {
+        BlockingQueue<MessageView> inbox = world.push(ALL, message ->
+            World.text(message).equals("poison") ? ConsumeResult.FAILURE : ConsumeResult.SUCCESS);
+        Producer producer = world.producer();
+        SendReceipt sent = producer.send(grouped(world.message("poison"), messageGroup));
+        for (int number = 0; number < 3; number++) {
+            World.check(World.text(World.next(inbox)), "poison", "body");
+        }
+        // There is no such topic before the first dead letter.
+        SimpleConsumer consumer = World.persist(() -> world.simple("%DLQ%" + world.group, world.group + "-2", ALL));
+        MessageView dead = World.receive(consumer, 1, INVISIBLE).get(0);
+        World.check(World.text(dead), "poison", "body");
+        World.check(dead.getMessageId(), sent.getMessageId(), "id");
+        producer.send(grouped(world.message("next"), messageGroup));
+        World.check(World.text(World.next(inbox)), "next", "body");
+        return null;
+    }
+
+    private static Message grouped(MessageBuilder message, String messageGroup) {
+        return (messageGroup == null ? message : message.setMessageGroup(messageGroup)).build();
+    }
+
+    static final class Skipped extends Exception {
+        Skipped(String reason) {
+            super(reason);
+        }
+    }
+
+    /** A producer, a push consumer and what a simple consumer holds outlive the server's restart. */
+    static String restart(World world, Callable<Boolean> askRestart) throws Exception {
+        Producer producer = world.producer();
+        BlockingQueue<MessageView> inbox = world.push(ALL, message -> ConsumeResult.SUCCESS);
+        SimpleConsumer holder = world.simple(world.topic, world.group + "-2", ALL);
+        producer.send(world.message("before").build());
+        World.check(World.text(World.next(inbox)), "before", "body");
+        World.receive(holder, 1, Duration.ofSeconds(10));
+        if (!askRestart.call()) {
+            throw new Skipped("--quick restarts nothing");
+        }
+        long started = System.nanoTime();
+        World.persist(() -> producer.send(world.message("after").build()));
+        World.check(World.text(World.next(inbox)), "after", "body");
+        long millis = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - started);
+        Set<String> bodies = new HashSet<>();
+        World.receive(holder, 2, INVISIBLE).forEach(message -> bodies.add(World.text(message)));
+        World.check(bodies, Set.of("before", "after"), "bodies");
+        return "goes on after " + millis + " ms";
     }
 
     static String tags(World world) throws Exception {

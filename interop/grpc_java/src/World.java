@@ -7,9 +7,11 @@ import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.Callable;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import org.apache.rocketmq.client.apis.ClientConfiguration;
+import org.apache.rocketmq.client.apis.ClientException;
 import org.apache.rocketmq.client.apis.ClientServiceProvider;
 import org.apache.rocketmq.client.apis.consumer.ConsumeResult;
 import org.apache.rocketmq.client.apis.consumer.FilterExpression;
@@ -68,9 +70,13 @@ final class World implements AutoCloseable {
     }
 
     SimpleConsumer simple(FilterExpression filter) throws Exception {
+        return simple(topic, group, filter);
+    }
+
+    SimpleConsumer simple(String of, String by, FilterExpression filter) throws Exception {
         SimpleConsumer consumer = provider.newSimpleConsumerBuilder().setClientConfiguration(configuration())
-            .setConsumerGroup(group).setAwaitDuration(Duration.ofSeconds(10))
-            .setSubscriptionExpressions(Map.of(topic, filter)).build();
+            .setConsumerGroup(by).setAwaitDuration(Duration.ofSeconds(10))
+            .setSubscriptionExpressions(Map.of(of, filter)).build();
         closers.add(consumer);
         return consumer;
     }
@@ -107,10 +113,29 @@ final class World implements AutoCloseable {
         List<MessageView> found = new ArrayList<>();
         long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(WAIT_SECONDS);
         while (found.size() < count && System.nanoTime() < deadline) {
-            found.addAll(consumer.receive(16, invisible));
+            try {
+                found.addAll(consumer.receive(16, invisible));
+            } catch (ClientException away) { // while a server restarts
+                Thread.sleep(200);
+            }
         }
         check(found.size(), count, "received");
         return found;
+    }
+
+    /** Does it again until it works. */
+    static <T> T persist(Callable<T> act) throws Exception {
+        long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(WAIT_SECONDS);
+        while (true) {
+            try {
+                return act.call();
+            } catch (Exception failure) {
+                if (System.nanoTime() > deadline) {
+                    throw failure;
+                }
+                Thread.sleep(200);
+            }
+        }
     }
 
     static MessageView next(BlockingQueue<MessageView> inbox) throws Exception {
