@@ -27,7 +27,7 @@ from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.model.network import Network
 from firearrow.model.topic import Topic
-from firearrow.proxy.backend import LocalBackend
+from firearrow.proxy.local import LocalBackend
 from firearrow.proxy.remote.backend import RemoteBackend
 from firearrow.proxy.service import Proxy
 from firearrow.store.disk import Disk

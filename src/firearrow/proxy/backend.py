@@ -1,23 +1,22 @@
 """The brokers behind the proxy: what it must know of topics and groups, and calls to a broker.
 
-Calls are remoting requests, whether the broker is in this process (``LocalBackend``) or elsewhere,
-so both behave the same. Answers come through callbacks, in the same step where the broker answers
-at once.
+Calls are remoting requests, whether the broker is in this process (``local``) or elsewhere
+(``remote``), so both behave the same. Answers come through callbacks, in the same step where the
+broker answers at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
-from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.model.topic import Topic
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.remoting.headers import Header
-from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
+from firearrow.protocol.remoting.session import Route
 from firearrow.proxy.refusal import Refusal
 
 Done = Callable[[Header | None, bytes], None]
@@ -71,7 +70,8 @@ class Backend(Protocol):
     """Brokers, as the proxy sees them."""
 
     def topic(self, name: str, done: Callable[[list[BrokerTopic]], None]) -> None:
-        """Where a topic lies; an empty list when there is none, see ``missing``."""
+        """Where a topic lies; an empty list when there is none, see ``missing``. The list is the
+        same one as long as the topic is the same."""
 
     def group(self, name: str, done: Callable[[Group | None], None]) -> None:
         """A consumer group's configuration, if it exists."""
@@ -84,108 +84,3 @@ class Backend(Protocol):
 
     def connect(self, remote: tuple[str, int], routes: Mapping[int, Route]) -> Channel:
         """A channel for a client at ``remote``; ``routes`` answer what brokers ask of it."""
-
-
-class _End:
-    """One end of a connection inside the process."""
-
-    def __init__(self, remote: tuple[str, int], local: tuple[str, int]) -> None:
-        self.remote = remote
-        self.local = local
-        self.closed = False
-        self.other: RemotingSession | None = None
-
-    def send(self, data: bytes) -> None:
-        if self.other is not None and not self.closed:
-            answer = self.other.receive(data)
-            if answer:
-                self.other.send(answer)
-
-    def close(self, reason: str) -> None:
-        self.closed = True
-
-
-class LocalChannel:
-    """See ``Channel``: a pair of sessions joined back to back."""
-
-    def __init__(
-        self,
-        remote: tuple[str, int],
-        address: tuple[str, int],
-        broker: Dispatcher,
-        closed: Callable[[Any], None],
-        routes: Mapping[int, Route],
-        clock: Clock,
-    ) -> None:
-        client_end, broker_end = _End(address, remote), _End(remote, address)
-        self._ends = client_end, broker_end
-        self._client = RemotingSession(client_end, Dispatcher(routes), clock)
-        self._broker = RemotingSession(broker_end, broker, clock, closed)
-        client_end.other, broker_end.other = self._broker, self._client
-
-    def call(
-        self,
-        broker_name: str,
-        code: int,
-        ext: dict[str, str],
-        body: bytes,
-        timeout_s: float,
-        done: Done,
-    ) -> None:
-        self._client.call(code, ext, body, timeout_s, done)
-
-    def close(self) -> None:
-        if not self._ends[0].closed:
-            for end in self._ends:
-                end.closed = True
-            self._broker.disconnected()
-            self._client.disconnected()
-
-
-class LocalBroker(Protocol):
-    """What the proxy needs of the broker in its process."""
-
-    @property
-    def broker_name(self) -> str: ...
-
-    @property
-    def address(self) -> tuple[str, int]: ...
-
-    def topic(self, name: str) -> Topic | None: ...
-
-    def group(self, name: str) -> Group | None: ...
-
-
-class LocalBackend:
-    """See ``Backend``: the one broker of this process."""
-
-    def __init__(
-        self,
-        broker: LocalBroker,
-        routes: Mapping[int, Route],
-        closed: Callable[[Any], None],
-        clock: Clock,
-    ) -> None:
-        self._broker = broker
-        self._dispatcher = Dispatcher(routes)
-        self._closed = closed
-        self._clock = clock
-
-    def topic(self, name: str, done: Callable[[list[BrokerTopic]], None]) -> None:
-        broker = self._broker
-        found = broker.topic(name)
-        done([BrokerTopic(broker.broker_name, 0, broker.address, found)] if found else [])
-
-    def group(self, name: str, done: Callable[[Group | None], None]) -> None:
-        done(self._broker.group(name))
-
-    def brokers_of(self, topics: Iterable[str], done: Callable[[set[str]], None]) -> None:
-        done({self._broker.broker_name})
-
-    def reachable(self, broker_name: str) -> bool:
-        return True
-
-    def connect(self, remote: tuple[str, int], routes: Mapping[int, Route]) -> Channel:
-        return LocalChannel(
-            remote, self._broker.address, self._dispatcher, self._closed, routes, self._clock
-        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from firearrow.codec.properties import find_property
@@ -12,6 +14,8 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.proxy.refusal import Refusal
 
 USER_PROPERTIES_MAX: Final = 128
+NAMES_KNOWN_MAX: Final = 4096
+NAME_KNOWN_CHARS_MAX: Final = 255
 PROPERTY_BYTES_MAX: Final = 16 * 1024
 GROUP_BYTES_MAX: Final = 64
 DELAY_MS_MAX: Final = 24 * 3600 * 1000
@@ -36,20 +40,43 @@ RESERVED: Final = frozenset(
 )
 
 
+def _known(fault: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    """Remembers what was found out about names; not about those that are only long."""
+    remembered = lru_cache(maxsize=NAMES_KNOWN_MAX)(fault)
+    return lambda name: (remembered if len(name) <= NAME_KNOWN_CHARS_MAX else fault)(name)
+
+
+@_known
+def _topic_fault(name: str) -> str | None:
+    error = names.topic_error(name)
+    if error is None and len(name) > names.TOPIC_CHARS_MAX:
+        error = f"The specified topic is longer than topic max length {names.TOPIC_CHARS_MAX}."
+    if error is None and (
+        name in names.SYSTEM_TOPICS or name.startswith(names.SYSTEM_TOPIC_PREFIX)
+    ):
+        error = "cannot access system topic"
+    return error
+
+
+@_known
+def _group_fault(name: str) -> str | None:
+    error = names.group_error(name)
+    if error is None and name.startswith(names.SYSTEM_GROUP_PREFIX):
+        error = "cannot use system consumer group"
+    return error
+
+
 def topic_name(topic: v2.Resource) -> str:
     """The name of a topic that clients may use.
 
     Raises:
         Refusal: ILLEGAL_TOPIC.
     """
-    error = names.topic_error(topic.name)
-    if error is None and len(topic.name) > names.TOPIC_CHARS_MAX:
-        error = f"The specified topic is longer than topic max length {names.TOPIC_CHARS_MAX}."
+    name = topic.name
+    error = _topic_fault(name)
     if error is not None:
         raise Refusal(v2.ILLEGAL_TOPIC, error)
-    if topic.name in names.SYSTEM_TOPICS or topic.name.startswith(names.SYSTEM_TOPIC_PREFIX):
-        raise Refusal(v2.ILLEGAL_TOPIC, "cannot access system topic")
-    return topic.name
+    return name
 
 
 def group_name(group: v2.Resource) -> str:
@@ -58,36 +85,42 @@ def group_name(group: v2.Resource) -> str:
     Raises:
         Refusal: ILLEGAL_CONSUMER_GROUP.
     """
-    error = names.group_error(group.name)
+    name = group.name
+    error = _group_fault(name)
     if error is not None:
         raise Refusal(v2.ILLEGAL_CONSUMER_GROUP, error)
-    if group.name.startswith(names.SYSTEM_GROUP_PREFIX):
-        raise Refusal(v2.ILLEGAL_CONSUMER_GROUP, "cannot use system consumer group")
-    return group.name
+    return name
 
 
-def message(message: v2.Message, now_ms: int, body_bytes_max: int) -> None:
-    """Check one message to send, in the proxy's order.
+def message(message: v2.Message, body: bytes, now_ms: int, body_bytes_max: int) -> None:
+    """Check one message to send, in the proxy's order. Its body is given, since reading it from the
+    message makes a copy.
 
     Raises:
         Refusal: with the code that says what is wrong.
     """
-    if not message.body:
+    if not body:
         raise Refusal(v2.MESSAGE_BODY_EMPTY, "message body cannot be empty")
-    if len(message.body) > body_bytes_max:
+    if len(body) > body_bytes_max:
         raise Refusal(
             v2.MESSAGE_BODY_TOO_LARGE,
-            f"message body cannot exceed the max {body_bytes_max}, it has {len(message.body)}",
+            f"message body cannot exceed the max {body_bytes_max}, it has {len(body)}",
         )
-    system = message.system_properties
-    _user_properties(message)
-    _text(system.tag, v2.ILLEGAL_MESSAGE_TAG, "tag", forbidden="|")
-    for key in system.keys:
+    system, user_properties = message.system_properties, message.user_properties
+    tag, keys = system.tag, system.keys
+    if user_properties:
+        _user_properties(user_properties)
+    _text(tag, v2.ILLEGAL_MESSAGE_TAG, "tag", forbidden="|")
+    for key in keys:
         _text(key, v2.ILLEGAL_MESSAGE_KEY, "key")
-    _property_bytes(message)
+    if user_properties or tag or keys:
+        _property_bytes([*user_properties, *user_properties.values(), tag, *keys])
     if not system.message_id.strip():
         raise Refusal(v2.ILLEGAL_MESSAGE_ID, "message id cannot be blank")
-    if system.orphaned_transaction_recovery_duration.seconds > RECOVERY_S_MAX:
+    if (
+        system.HasField("orphaned_transaction_recovery_duration")
+        and system.orphaned_transaction_recovery_duration.seconds > RECOVERY_S_MAX
+    ):
         raise Refusal(v2.BAD_REQUEST, f"the recovery duration exceeds the max {RECOVERY_S_MAX} s")
     if system.HasField("delivery_timestamp"):
         at_ms = milliseconds(system.delivery_timestamp)
@@ -96,20 +129,21 @@ def message(message: v2.Message, now_ms: int, body_bytes_max: int) -> None:
                 v2.ILLEGAL_DELIVERY_TIME,
                 f"the max delay time of message is too large, max is {DELAY_MS_MAX}",
             )
-    if len(system.message_group.encode()) >= GROUP_BYTES_MAX:
+    group = system.message_group
+    if len(group.encode()) >= GROUP_BYTES_MAX:
         raise Refusal(
             v2.ILLEGAL_MESSAGE_GROUP, f"message group exceeds the max {GROUP_BYTES_MAX} bytes"
         )
-    _text(system.message_group, v2.ILLEGAL_MESSAGE_GROUP, "message group")
+    _text(group, v2.ILLEGAL_MESSAGE_GROUP, "message group")
 
 
-def _user_properties(message: v2.Message) -> None:
-    if len(message.user_properties) > USER_PROPERTIES_MAX:
+def _user_properties(properties: Mapping[str, str]) -> None:
+    if len(properties) > USER_PROPERTIES_MAX:
         raise Refusal(
             v2.MESSAGE_PROPERTIES_TOO_LARGE,
             f"too many user properties, max is {USER_PROPERTIES_MAX}",
         )
-    for key, value in message.user_properties.items():
+    for key, value in properties.items():
         if key in RESERVED:
             raise Refusal(v2.ILLEGAL_MESSAGE_PROPERTY_KEY, f"property is used by system: {key}")
         if _control(key) or _control(value):
@@ -129,9 +163,7 @@ def _text(text: str, code: v2.Code.ValueType, what: str, forbidden: str = "") ->
         raise Refusal(code, f"{what} cannot contain control character")
 
 
-def _property_bytes(message: v2.Message) -> None:
-    system = message.system_properties
-    texts = [*message.user_properties, *message.user_properties.values(), system.tag, *system.keys]
+def _property_bytes(texts: list[str]) -> None:
     if sum(len(text.encode()) for text in texts) > PROPERTY_BYTES_MAX:
         raise Refusal(
             v2.MESSAGE_PROPERTIES_TOO_LARGE,

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from firearrow.codec.addresses import join_address
 from firearrow.model.clock import Clock
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
@@ -48,6 +49,7 @@ class Client:
     def __init__(self, client_id: str, remote: tuple[str, int]) -> None:
         self.client_id = client_id
         self.remote = remote
+        self.address = join_address(*remote)
         self.settings: v2.Settings | None = None
         self.stream: Call | None = None
         self.seen_s = 0.0

@@ -9,7 +9,7 @@ from typing import Any, Final
 from firearrow.codec.addresses import unpack_address
 from firearrow.codec.message_id import offset_message_id
 from firearrow.codec.numbers import INT32_MAX, whole_number
-from firearrow.codec.properties import format_properties, parse_properties
+from firearrow.codec.properties import NAME_END, VALUE_END, parse_properties
 from firearrow.codec.record import Record
 from firearrow.model import names
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
@@ -27,14 +27,17 @@ def properties_of(message: v2.Message, remote: str) -> dict[str, str]:
     """The properties that a message is stored with."""
     system = message.system_properties
     # The broker finds the unique key fastest where it stands first.
-    properties = {"UNIQ_KEY": system.message_id, **message.user_properties}
-    if system.tag:
-        properties["TAGS"] = system.tag
-    keys = " ".join(system.keys)
-    if keys:
-        properties["KEYS"] = keys
+    properties = {"UNIQ_KEY": system.message_id}
+    if message.user_properties:
+        properties.update(message.user_properties)
+    tag, keys = system.tag, system.keys
+    if tag:
+        properties["TAGS"] = tag
+    if keys and (text := " ".join(keys)):
+        properties["KEYS"] = text
     properties["BORN_TIMESTAMP"] = str(milliseconds(system.born_timestamp))
-    properties["__BORNHOST"] = system.born_host if system.born_host.strip() else remote
+    born_host = system.born_host
+    properties["__BORNHOST"] = born_host if born_host.strip() else remote
     properties["RECONSUME_TIME"] = str(system.delivery_attempt)
     properties["PGROUP"] = message.topic.name
     if system.message_type == v2.TRANSACTION:
@@ -44,19 +47,22 @@ def properties_of(message: v2.Message, remote: str) -> dict[str, str]:
             properties["CHECK_IMMUNITY_TIME_IN_SECONDS"] = str(seconds)
     if system.HasField("delivery_timestamp"):
         properties["TIMER_DELIVER_MS"] = str(milliseconds(system.delivery_timestamp))
-    if system.message_group:
-        properties["__SHARDINGKEY"] = system.message_group
-    if system.trace_context:
-        properties["TRACE_CONTEXT"] = system.trace_context
+    for name, value in (
+        ("__SHARDINGKEY", system.message_group),
+        ("TRACE_CONTEXT", system.trace_context),
+        ("__LITE_TOPIC", system.lite_topic),
+    ):
+        if value:
+            properties[name] = value
     if system.HasField("priority"):
         properties["_SYS_MSG_PRIORITY_"] = str(max(0, system.priority))
-    if system.lite_topic:
-        properties["__LITE_TOPIC"] = system.lite_topic
     return properties
 
 
 def property_text(properties: dict[str, str]) -> str:
-    return format_properties(properties).decode()
+    """As in ``format_properties``."""
+    pieces = [f"{name}{NAME_END}{value}{VALUE_END}" for name, value in properties.items()]
+    return "".join(pieces)
 
 
 def sys_flag_of(message: v2.Message) -> int:

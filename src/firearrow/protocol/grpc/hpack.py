@@ -14,8 +14,8 @@ from hpack.huffman_table import decode_huffman
 
 TABLE_BYTES_MAX: Final = 4096  # SETTINGS_HEADER_TABLE_SIZE, where we keep the default
 _ENTRY_BYTES: Final = 32  # what an entry costs besides its name and value
-_NAMES_KNOWN_MAX: Final = 1024
-_HUFFMAN_KNOWN_MAX: Final = 1024
+_KNOWN_MAX: Final = 1024  # names, and texts by their Huffman code
+_KNOWN_BYTES_MAX: Final = 128  # of one of them
 
 Metadata = dict[str, str]
 
@@ -164,9 +164,10 @@ def _new_name(raw: bytes) -> str:
     name = raw.decode("latin-1")
     if not name or name != name.lower():
         raise HeaderError(f"{name!r} is no name of a header field")
-    if len(_names) >= _NAMES_KNOWN_MAX:
-        _names.clear()
-    _names[raw] = name
+    if len(raw) <= _KNOWN_BYTES_MAX:
+        if len(_names) >= _KNOWN_MAX:
+            _names.clear()
+        _names[raw] = name
     return name
 
 
@@ -200,9 +201,10 @@ def _string(block: bytes, at: int) -> tuple[bytes, int]:
     plain = _huffman.get(raw)
     if plain is None:
         plain = decode_huffman(raw)
-        if len(_huffman) >= _HUFFMAN_KNOWN_MAX:
-            _huffman.clear()
-        _huffman[raw] = plain
+        if size <= _KNOWN_BYTES_MAX:
+            if len(_huffman) >= _KNOWN_MAX:
+                _huffman.clear()
+            _huffman[raw] = plain
     return plain, stop
 
 

@@ -77,6 +77,13 @@ def decode_header(serialize_type: int, data: bytes) -> Header:
     raise SessionError(f"unknown header encoding {serialize_type}")
 
 
+def decode_frame(data: bytes) -> tuple[Header, bytes]:
+    """Header and body of one whole frame of our own."""
+    _, word = _FRAME.unpack_from(data)
+    stop = _FRAME.size + (word & 0xFFFFFF)
+    return decode_header(word >> 24, data[_FRAME.size : stop]), data[stop:]
+
+
 def _decode_binary(data: bytes) -> Header:
     code, language, version, opaque, flag = _FIXED.unpack_from(data, 0)
     position = _FIXED.size
