@@ -36,6 +36,18 @@ TOPIC_BYTES_V1_MAX: Final = 127
 
 _HEAD = struct.Struct(">iIiiiqqiq")  # total size .. born timestamp: 48 bytes
 _MIDDLE = struct.Struct(">iq")  # reconsume times, prepared transaction offset
+# All that stands before the body, by the bits that say how long the addresses are.
+_HEADS: Final = {
+    bits: struct.Struct(
+        f">iIiiiqqiq{20 if bits & SYS_BORN_HOST_V6 else 8}s"
+        f"q{20 if bits & SYS_STORE_HOST_V6 else 8}siqi"
+    )
+    for bits in (0, SYS_BORN_HOST_V6, SYS_STORE_HOST_V6, SYS_BORN_HOST_V6 | SYS_STORE_HOST_V6)
+}
+_HEAD_BYTES: Final = 72  # without the addresses
+_ADDRESS_BITS: Final = SYS_BORN_HOST_V6 | SYS_STORE_HOST_V6
+_ADDRESS_BITS_AT: Final = SYS_FLAG_AT + 3
+_MAGICS: Final = frozenset({MAGIC_V1, MAGIC_V2})
 _I8 = struct.Struct(">q")
 _I4 = struct.Struct(">i")
 _MAGIC_V1_BYTES: Final = MAGIC_V1.to_bytes(4)
@@ -76,24 +88,33 @@ def decode_record(data: bytes, *, check_crc: bool = False) -> Record:
     """
     try:
         return _decode(data, check_crc)
-    except (struct.error, UnicodeDecodeError) as error:
+    except (struct.error, UnicodeDecodeError, IndexError) as error:
         raise RecordError(f"unreadable record: {error}") from None
 
 
 def _decode(data: bytes, check_crc: bool) -> Record:
-    size, magic, crc, queue_id, flag, queue_offset, physical, sys_flag, born = _HEAD.unpack_from(
-        data
-    )
-    if magic not in (MAGIC_V1, MAGIC_V2):
+    (
+        size,
+        magic,
+        crc,
+        queue_id,
+        flag,
+        queue_offset,
+        physical,
+        sys_flag,
+        born,
+        born_host,
+        stored,
+        store_host,
+        reconsume,
+        prepared,
+        body_size,
+    ) = _HEADS[data[_ADDRESS_BITS_AT] & _ADDRESS_BITS].unpack_from(data)
+    if magic not in _MAGICS:
         raise RecordError(f"no record: magic {magic:#010x}")
     if size != len(data):
         raise RecordError(f"a record of {size} bytes in {len(data)}")
-    born_end = 48 + (20 if sys_flag & SYS_BORN_HOST_V6 else 8)
-    (stored,) = _I8.unpack_from(data, born_end)
-    host_end = born_end + 8 + (20 if sys_flag & SYS_STORE_HOST_V6 else 8)
-    reconsume, prepared = _MIDDLE.unpack_from(data, host_end)
-    body_at = host_end + 16
-    (body_size,) = _I4.unpack_from(data, body_at - 4)
+    body_at = _HEAD_BYTES + len(born_host) + len(store_host)
     topic_at = body_at + body_size
     if body_size < 0 or topic_at >= size:
         raise RecordError(f"a body of {body_size} bytes in a record of {size}")
@@ -122,9 +143,9 @@ def _decode(data: bytes, check_crc: bool) -> Record:
         physical_offset=physical,
         sys_flag=sys_flag,
         born_timestamp=born,
-        born_host=data[48:born_end],
+        born_host=born_host,
         store_timestamp=stored,
-        store_host=data[born_end + 8 : host_end],
+        store_host=store_host,
         reconsume_times=reconsume,
         prepared_offset=prepared,
         body=body,

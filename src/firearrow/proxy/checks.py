@@ -171,13 +171,16 @@ def _property_bytes(texts: list[str]) -> None:
         )
 
 
-def tag_wanted(record: Record, expression: v2.FilterExpression) -> bool:
-    """Whether a message has a wanted tag itself, and not only the hash of one, by which brokers
-    choose."""
+def wanted_tags(expression: v2.FilterExpression) -> frozenset[bytes] | None:
+    """The tags of which a message must have one itself, and not only the hash of one, by which
+    brokers choose; ``None`` when any will do."""
     if expression.type == v2.SQL or expression.expression in ("", "*"):
-        return True
-    tag = (find_property(record.properties, b"TAGS") or b"").decode("utf-8", "replace")
-    return tag in map(str.strip, expression.expression.split("||"))
+        return None
+    return frozenset(tag.strip().encode() for tag in expression.expression.split("||"))
+
+
+def has_tag(record: Record, tags: frozenset[bytes]) -> bool:
+    return (find_property(record.properties, b"TAGS") or b"") in tags
 
 
 def milliseconds(moment: Any) -> int:

@@ -13,7 +13,7 @@ from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.protocol.grpc import calls
-from firearrow.protocol.grpc.calls import Call
+from firearrow.protocol.grpc.calls import Call, with_field
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.remoting.headers import Header
@@ -27,6 +27,7 @@ from firearrow.proxy.refusal import of_remoting, status
 log = logging.getLogger(__name__)
 
 ATTEMPTS_OF_NO_GROUP: Final = 17
+_MESSAGE: Final = rpc.ReceiveMessageResponse.MESSAGE_FIELD_NUMBER
 _NOTHING: Final = frozenset({codes.POLLING_TIMEOUT, codes.PULL_NOT_FOUND, codes.NO_MESSAGE})
 
 
@@ -69,6 +70,7 @@ class Receive:
         self._topic = request.message_queue.topic.name
         self._group_name = request.group.name
         self._place = place
+        self._tags = checks.wanted_tags(request.filter_expression)
         self._attempts = group.retry_max_times + 1 if group else ATTEMPTS_OF_NO_GROUP
 
     def answered(self, header: Header | None, body: bytes) -> None:
@@ -114,13 +116,13 @@ class Receive:
         if not messages:
             end_receive(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), now)
             return
-        call.send(rpc.ReceiveMessageResponse(status=status()))
-        for message, receipt in messages:
-            if self._request.auto_renew:
+        if self._request.auto_renew:
+            for message, receipt in messages:
                 inflight = Inflight(client, self._group_name, self._topic, receipt, now)
                 receiving.renewals.add(message.system_properties.message_id, inflight)
-            call.send(rpc.ReceiveMessageResponse(message=message))
-        _end_with_time(call, now)
+        responses = [with_field(_MESSAGE, message) for message, _ in messages]
+        call.send(rpc.ReceiveMessageResponse(status=status()), *responses, _time(now))
+        call.end()
 
     def _shown(self, popped: tuple[Record, Receipt], now: int) -> tuple[v2.Message, Receipt] | None:
         """The message as the client gets it; one that cannot be shown keeps no other back, and
@@ -140,10 +142,7 @@ class Receive:
             return None
 
     def _popped(self, ext: dict[str, Any]) -> Any:
-        starts = {}
-        for entry in str(ext.get("startOffsetInfo", "")).split(";"):
-            flag, queue_id, start = [*entry.split(" "), "", "", ""][:3]
-            starts[flag, queue_id] = start
+        starts = _starts(str(ext.get("startOffsetInfo", "")))
         pop_ms, invisible_ms = int(ext["popTime"]), int(ext["invisibleTime"])
         revive_queue = int(ext["reviveQid"])
         broker_name = self._place.broker_name
@@ -153,13 +152,13 @@ class Receive:
                 record = decode_record(data)
             except RecordError:
                 return None
-            check_point = find_property(record.properties, b"POP_CK")
-            handle = _stored_handle(check_point) if record.topic == self._topic else None
+            handle = None
+            if b"POP_CK\x01" in record.properties and record.topic == self._topic:
+                handle = _stored_handle(find_property(record.properties, b"POP_CK"))
             if handle is None:
                 flag = retry_flag(record.topic)
-                start = int(starts.get((flag, str(record.queue_id))) or record.queue_offset)
                 handle = Handle(
-                    start,
+                    starts.get((flag, record.queue_id), record.queue_offset),
                     pop_ms,
                     invisible_ms,
                     revive_queue,
@@ -175,7 +174,7 @@ class Receive:
     def _wants(self, record: Record, receipt: Receipt) -> bool:
         """Drop what only has the hash of a wanted tag, and what was tried too often."""
         receiving, client = self._receiving, self._client
-        if not checks.tag_wanted(record, self._request.filter_expression):
+        if self._tags is not None and not checks.has_tag(record, self._tags):
             receiving.acknowledge(client, self._group_name, self._topic, receipt, None)
             return False
         if record.reconsume_times >= self._attempts:
@@ -201,14 +200,23 @@ def _stored_handle(check_point: bytes | None) -> Handle | None:
         return None
 
 
+def _starts(text: str) -> dict[tuple[str, int], int]:
+    """``startOffsetInfo``: by retry flag and queue."""
+    starts = {}
+    for entry in text.split(";"):
+        fields = entry.split(" ")
+        if len(fields) >= 3:
+            starts[fields[0], int(fields[1])] = int(fields[2])
+    return starts
+
+
 def end_receive(call: Call, result: v2.Status, now_ms: int) -> None:
     """A receive without messages: why, and when."""
-    call.send(rpc.ReceiveMessageResponse(status=result))
-    _end_with_time(call, now_ms)
+    call.send(rpc.ReceiveMessageResponse(status=result), _time(now_ms))
+    call.end()
 
 
-def _end_with_time(call: Call, now_ms: int) -> None:
+def _time(now_ms: int) -> rpc.ReceiveMessageResponse:
     last = rpc.ReceiveMessageResponse()
     convert.set_time(last.delivery_timestamp, now_ms)
-    call.send(last)
-    call.end()
+    return last

@@ -140,13 +140,13 @@ class Pulling:
         self, call: Call, request: rpc.PullMessageRequest, body: bytes, next_offset: int
     ) -> None:
         topic, now = request.message_queue.topic.name, self._clock.now_ms()
-        messages = []
+        messages, tags = [], checks.wanted_tags(request.filter_expression)
         for data in split_records(body):
             try:
                 record = decode_record(data)
             except RecordError:
                 continue
-            if checks.tag_wanted(record, request.filter_expression):
+            if tags is None or checks.has_tag(record, tags):
                 messages.append(convert.delivered(record, topic, None, now))
         if not messages:
             _end_pull(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), next_offset)

@@ -76,13 +76,16 @@ class StreamCall(Stream):
 
     # -- what the handler does
 
-    def send(self, message: Message) -> None:
+    def send(self, *messages: Message) -> None:
         if self.ended:
             return
-        data = message.SerializeToString()
+        pieces: list[bytes] = []
+        for message in messages:
+            data = message.SerializeToString()
+            pieces += (_PREFIX.pack(0, len(data)), data)
         session = self._session
         self.begin()
-        session.connection.data(self, _PREFIX.pack(0, len(data)) + data)
+        session.connection.data(self, b"".join(pieces))
         if self.waiting_bytes > WAITING_BYTES_MAX:
             session.give_up(self, "the caller does not read its response")
 
