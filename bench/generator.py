@@ -1,4 +1,4 @@
-"""The compiled load generator, as a function call."""
+"""The compiled load generators, as a function call."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SOURCE = HERE / "loadgen.c"
 PROGRAM = HERE / "build" / "loadgen"
+GRPC_PROGRAM = HERE / "build" / "grpcload"
 RUN_SECONDS_MAX = 240
 
 Load = dict[str, Any]
@@ -23,13 +23,16 @@ class LoadError(Exception):
 
 
 def build() -> None:
-    """Compile the generator when it is older than its source."""
-    if PROGRAM.exists() and PROGRAM.stat().st_mtime > SOURCE.stat().st_mtime:
-        return
-    if shutil.which("gcc") is None:
-        raise LoadError("gcc is missing: the load generator is a C program")
-    PROGRAM.parent.mkdir(exist_ok=True)
-    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-o", str(PROGRAM), str(SOURCE)], check=True)
+    """Compile the generators that are older than their sources."""
+    for program in (PROGRAM, GRPC_PROGRAM):
+        source = HERE / f"{program.name}.c"
+        if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
+            continue
+        if shutil.which("gcc") is None:
+            raise LoadError("gcc is missing: the load generators are C programs")
+        program.parent.mkdir(exist_ok=True)
+        command = ["gcc", "-O2", "-Wall", "-Wextra", "-o", str(program), str(source)]
+        subprocess.run(command, check=True)
 
 
 def pinned(cores: str | None) -> list[str]:
@@ -37,13 +40,15 @@ def pinned(cores: str | None) -> list[str]:
     return [] if cores is None else ["taskset", "-c", cores]
 
 
-def load(mode: str, port: int, *, cores: str | None = None, **options: Any) -> Load:
-    """Run the generator once; options as at the top of ``loadgen.c``.
+def load(
+    mode: str, port: int, *, cores: str | None = None, program: Path = PROGRAM, **options: Any
+) -> Load:
+    """Run a generator once; options as at the top of its source.
 
     Raises:
         LoadError: an answer had an error code, or there was none.
     """
-    command: Sequence[str] = [*pinned(cores), str(PROGRAM), mode, "127.0.0.1", str(port)]
+    command: Sequence[str] = [*pinned(cores), str(program), mode, "127.0.0.1", str(port)]
     more = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     done = subprocess.run(
         [*command, *more], capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False

@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # so that `python bench/run.py` works from anywhere
 
-from bench import delivery, footprint, generator, growth, rates, results, rooms  # noqa: E402
+from bench import delivery, footprint, generator, growth, grpc, rates, results, rooms  # noqa: E402
 from bench.plan import Plan  # noqa: E402
 from bench.results import Result  # noqa: E402
 from bench.servers import WARM_UP_S, Ports  # noqa: E402
@@ -31,6 +31,7 @@ SECTIONS: Mapping[str, Section] = {
     "java-free": rates.java_free,
     "sync-flush": rates.sync_flush,
     "delivery": delivery.delivery,
+    "grpc": grpc.grpc,
     "new-topics": growth.new_topics,
     "many-topics": growth.many_topics,
     "idle": footprint.idle,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.generator import load, pinned
-from interop.servers import JavaServer, LocalServer, Process
+from interop.servers import JavaLocalServer, JavaServer, LocalServer, Process
 
 WARM_UP_S = 30.0  # a JVM compiles for about so long; ours warms up as long as any round
 SETTINGS = {"diskMaxUsedSpaceRatio": 95, "brokerName": "broker-a"}
@@ -90,6 +90,19 @@ class Java(JavaServer):
     def warm_up(self, seconds: float, cores: str | None = None) -> None:
         """Let it compile what the rounds will use."""
         load("send", self.broker_port, cores=cores, connections=32, seconds=seconds, warmup=0)
+
+
+class JavaLocal(JavaLocalServer):
+    """RocketMQ's name server, and its proxy in one process with the broker, as ``Java``."""
+
+    collector = Java.collector
+    broker_heap = Java.broker_heap
+
+    def __init__(self, ports: tuple[int, int]) -> None:
+        super().__init__(*ports, settings=JAVA_SETTINGS)
+
+    def stop(self) -> None:
+        self.kill()
 
 
 class SmallJava(Java):

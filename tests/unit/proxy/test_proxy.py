@@ -201,6 +201,43 @@ def test_a_message_keeps_everything(grpc: GrpcWorld, client: Client) -> None:
     assert properties_of(record)["KEYS"] == "k1 k2"
 
 
+def test_messages_that_are_nearly_the_same_keep_what_differs(client: Client) -> None:
+    sent = []
+    for number in range(3):
+        properties = {"MY_BORN_TIMESTAMP": "x", "MYKEYS": "y", "number": str(number // 2)}
+        sent.append((f"id-{number}", [f"key-{number}", "all"], properties))
+        client.produce(
+            "orders",
+            b"%d" % number,
+            message_id=sent[-1][0],
+            keys=sent[-1][1],
+            properties=properties,
+            tag="t",
+        )
+    _, messages = client.receive("orders")
+    found = [(m.system_properties, dict(m.user_properties)) for m in messages]
+    assert [(s.message_id, list(s.keys), p) for s, p in found] == sent
+    assert [m.body for m in messages] == [b"0", b"1", b"2"]
+    assert {s.tag for s, _ in found} == {"t"}
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        "UNIQ_KEY\x01one\x02KEYS\x01a b\x02BORN_TIMESTAMP\x015\x02MY_KEYS\x01c\x02",
+        "KEYS\x01a b\x02MY_KEYS\x01c\x02UNIQ_KEY\x01one\x02",
+        "UNIQ_KEY\x01one\x02MY_KEYS\x01c\x02KEYS\x01a b\x02",
+        "UNIQ_KEY\x01one\x02KEYS\x01x\x02MY_KEYS\x01c\x02KEYS\x01a b\x02",  # the last one wins
+    ],
+)
+def test_properties_in_any_order(grpc: GrpcWorld, client: Client, properties: str) -> None:
+    grpc.world.connect().produce("orders", b"hello", properties=properties)
+    _, (message,) = client.receive("orders")
+    system = message.system_properties
+    assert (system.message_id, list(system.keys)) == ("one", ["a", "b"])
+    assert dict(message.user_properties) == {"MY_KEYS": "c"}
+
+
 def test_remoting_and_grpc_clients_understand_each_other(grpc: GrpcWorld, client: Client) -> None:
     old = grpc.world.connect()
     old.produce("orders", b"from 4.x", properties="TAGS\x01blue\x02KEYS\x01a b\x02")

@@ -1,0 +1,107 @@
+"""The gRPC service: sends, receives and acknowledgements, against RocketMQ's own proxy in one
+process with its broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from bench.generator import GRPC_PROGRAM, Load, LoadError, load, middle, summary
+from bench.plan import ROUND_WARM_UP_S, Plan, in_turns
+from bench.rates import RATE_TO_JAVA
+from bench.results import Result, Target
+from bench.servers import Firearrow, JavaLocal
+
+TOPIC = "GrpcBenchmark"
+BODY_BYTES = 128
+CALLS = {"connections": 8, "inflight": 8}
+CASE = "8x8 128 B"
+WARM_UP_RECEIVES_S = 10.0  # of Java, on top of the sends
+# More than any side takes in a second; what is left over waits for the next round.
+CONSUMED_MAX = 40_000
+DRAINED_MAX = 200_000
+
+
+def grpc(plan: Plan) -> Iterator[Result]:
+    """64 calls at a time; Java on every core, ours one process; then ours on one core."""
+    with Firearrow(plan.ports.ours) as ours, JavaLocal(plan.ports.java) as java:
+        for server in (ours, java):
+            _fill(server, 1000)
+            _call("consume", server, 1.0)  # the group is known, and reads from the start
+        _call("send", java, plan.java_warm_up_s)
+        _call("consume", java, min(WARM_UP_RECEIVES_S, plan.java_warm_up_s))
+        sends = in_turns(
+            plan.rounds,
+            [lambda s=server: _call("send", s, plan.seconds) for server in (ours, java)],  # type: ignore[misc]
+        )
+        yield from _compared("SendMessage", sends)
+        consumed = in_turns(
+            plan.rounds,
+            [lambda s=server: _backlog("consume", s, plan) for server in (ours, java)],  # type: ignore[misc]
+        )
+        yield from _compared("ReceiveMessage, AckMessage", consumed)
+        drained = in_turns(
+            plan.rounds,
+            [lambda s=server: _backlog("drain", s, plan) for server in (ours, java)],  # type: ignore[misc]
+        )
+        yield _least("ReceiveMessage, 32 each", "messages a second", 100_000, drained)
+    with Firearrow(plan.ports.ours, plan.server_core) as ours:
+        _fill(ours, 1000)
+        pinned = [
+            _call("send", ours, plan.seconds, plan.generator_core) for _ in range(plan.rounds)
+        ]
+        yield _least("SendMessage, server on one core", "calls a second", 20_000, [pinned])
+
+
+def _call(
+    mode: str, server: Firearrow | JavaLocal, seconds: float, cores: str | None = None
+) -> Load:
+    timing = {"seconds": seconds, "warmup": ROUND_WARM_UP_S}
+    return load(
+        mode,
+        server.proxy_port,
+        cores=cores,
+        program=GRPC_PROGRAM,
+        topic=TOPIC,
+        size=BODY_BYTES,
+        **CALLS,
+        **timing,
+    )
+
+
+def _backlog(mode: str, server: Firearrow | JavaLocal, plan: Plan) -> Load:
+    """Take from a backlog that is larger than what can be taken."""
+    a_second = CONSUMED_MAX if mode == "consume" else DRAINED_MAX
+    _fill(server, round(a_second * (plan.seconds + ROUND_WARM_UP_S)))
+    result = _call(mode, server, plan.seconds)
+    if result["empty"]:
+        raise LoadError(f"{mode}: the backlog was too small, {result['empty']} receives got none")
+    return result
+
+
+def _fill(server: Firearrow | JavaLocal, count: int) -> None:
+    port = server.broker_port
+    load("fill", port, topic=TOPIC, count=count, connections=8, inflight=16, size=BODY_BYTES)
+
+
+def _compared(what: str, loads: Sequence[Sequence[Load]]) -> Iterator[Result]:
+    one, other = map(summary, loads)
+    case = f"{what}, {CASE}"
+    ratio = one["rate"] / other["rate"]
+    yield Result("grpc", case, RATE_TO_JAVA, ratio, Target(least=2.0), one, other)
+    yield Result(
+        "grpc",
+        case,
+        "p99, ratio to Java",
+        one["p99"] / other["p99"],
+        Target(most=1.0),
+        {"p99_us": one["p99"]},
+        {"p99_us": other["p99"]},
+    )
+
+
+def _least(case: str, what: str, least: float, loads: Sequence[Sequence[Load]]) -> Result:
+    sides: list[Mapping[str, float]] = [summary(side) for side in loads]
+    other = sides[1] if len(sides) > 1 else {}
+    return Result(
+        "grpc", case, what, middle(loads[0], "rate"), Target(least=least), sides[0], other
+    )
