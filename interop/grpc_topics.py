@@ -7,7 +7,7 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 UPDATE_TOPIC, UPDATE_GROUP = 17, 200
@@ -46,6 +46,18 @@ def save_roots(proxy: str, folder: Path) -> dict[str, str]:
     file = folder / ROOTS
     file.write_text(ssl.get_server_certificate((host, int(port)), timeout=10))
     return {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(file), "SSL_CERT_FILE": str(file)}
+
+
+def create_on_all(
+    brokers: Sequence[str], run: str, scenarios: Iterable[str], policy: object = CUSTOMIZED
+) -> None:
+    """As ``create_topics``. A simple consumer waits at one broker after the other: for what is in
+    order, and so in one queue, it would need more time than scenarios have patience."""
+    scenarios = list(scenarios)
+    create_topics(brokers[0], run, scenarios, policy)
+    spread = [s for s in scenarios if not any(word in s for word in IN_ORDER)]
+    for broker in brokers[1:]:
+        create_topics(broker, run, spread, policy)
 
 
 def create_topics(

@@ -110,6 +110,7 @@ class _GivenServer:
     def __init__(self, namesrv: str, broker: str, restart_command: str | None) -> None:
         self.namesrv = namesrv
         self.broker = broker
+        self.brokers = [broker]
         self.proxy = ""
         self.name = "given"
         self._restart_command = restart_command

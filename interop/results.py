@@ -37,6 +37,7 @@ class Server(Protocol):
 
     namesrv: str  # host:port
     broker: str  # host:port
+    brokers: list[str]  # all of its cluster
     name: str  # "firearrow" or "java 5.5.0"
 
     @property

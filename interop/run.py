@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +20,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # so that `python interop/run.py` works from anywhere
 
 from interop import tables  # noqa: E402
+from interop.fleet import KINDS, Fleet  # noqa: E402
 from interop.results import Report, Result, Server  # noqa: E402
-from interop.servers import FirearrowServer, JavaLocalServer, JavaServer  # noqa: E402
+from interop.servers import FirearrowServer  # noqa: E402
 from interop.tables import word  # noqa: E402
 
 # Silent producers are asked about their transactions sooner than after 36 s, and what RocketMQ has
@@ -31,12 +32,6 @@ BROKER_SETTINGS = {
     "transactionTimeOut": 4000,
     "enablePropertyFilter": "true",
     "recallMessageEnable": "true",
-}
-
-KINDS: Mapping[str, type[FirearrowServer | JavaServer]] = {
-    "firearrow": FirearrowServer,
-    "java": JavaServer,
-    "java-local": JavaLocalServer,
 }
 
 
@@ -54,6 +49,7 @@ class _NoRestart:
 
     def __init__(self, server: Server) -> None:
         self.namesrv, self.broker, self.name = server.namesrv, server.broker, server.name
+        self.brokers = server.brokers
         self._server = server
 
     @property
@@ -68,6 +64,18 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", choices=list(KINDS), default="firearrow")
     parser.add_argument("--ports", help="NAMESRV,BROKER: listen there, not on the usual ports")
+    parser.add_argument("--brokers", type=int, default=1, help="so many in the server's cluster")
+    parser.add_argument(
+        "--proxy",
+        choices=["own", "firearrow", "java"],
+        default="own",
+        help="for gRPC: the server's own, or one in a process of its own in front of the brokers",
+    )
+    parser.add_argument(
+        "--through",
+        action="store_true",
+        help="remoting clients too reach everything through that proxy",
+    )
     names = ",".join(sorted(path.parent.name for path in HERE.glob("*/suite.py")))
     parser.add_argument("--suite", default=names, help=f"comma-separated, of {names}")
     parser.add_argument("--client", default="", help="only clients with this in their title")
@@ -157,10 +165,17 @@ def _take_better(merged: dict[tuple[str, str], Result], second: Result) -> None:
         print(f"ok at the second try: {', '.join(where)}", file=sys.stderr, flush=True)
 
 
-def _server(options: argparse.Namespace) -> FirearrowServer | JavaServer:
+def _server(options: argparse.Namespace) -> Fleet:
     """A new one, not started yet."""
     ports = [int(port) for port in options.ports.split(",")] if options.ports else []
-    return KINDS[options.server](*ports, settings=BROKER_SETTINGS)
+    return Fleet(
+        options.server,
+        ports,
+        BROKER_SETTINGS,
+        brokers=options.brokers,
+        proxy=options.proxy,
+        through=options.through,
+    )
 
 
 def main() -> int:
@@ -169,6 +184,9 @@ def main() -> int:
     results = run(options)
     server = KINDS[options.server].name
     about = _about(server, time.monotonic() - started)
+    if options.proxy != "own":
+        what = "brokers" if options.brokers > 1 else "broker"
+        about += f" Behind a {options.proxy} proxy alone, {options.brokers} {what}."
     print(f"\n{about}")
     for group in tables.grouped(results):
         rows = tables.rows(group)

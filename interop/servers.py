@@ -106,6 +106,7 @@ class LocalServer(ABC):
         self.broker_port = broker_port
         self.namesrv = f"127.0.0.1:{namesrv_port}" if namesrv_port else namesrv_addr
         self.broker = f"127.0.0.1:{broker_port}"
+        self.brokers = [self.broker]
         self.proxy_port = broker_port - PROXY_PORT_BELOW
         self.settings = dict(settings or {})
         self.namesrv_settings = dict(namesrv_settings or {})
@@ -208,24 +209,7 @@ class JavaServer(LocalServer):
     def proxy(self) -> str:
         """RocketMQ's proxy, started when the first suite asks for it."""
         if self._proxy is None:
-            file = self.directory / "rmq-proxy.json"
-            settings = {
-                "rocketMQClusterName": "DefaultCluster",
-                "namesrvAddr": self.namesrv,
-                "grpcServerPort": self.proxy_port,
-                "remotingListenPort": self.proxy_port + 1,
-            }
-            file.write_text(json.dumps(settings))
-            command = [*self._java_command("512m"), "-cp", f"{_proxy_jars()}/*"]
-            command += [
-                "org.apache.rocketmq.proxy.ProxyStartup",
-                "-pm",
-                "CLUSTER",
-                "-pc",
-                str(file),
-            ]
-            output = self.directory / "proxy.out"
-            self._proxy = Process(command, "startup successfully", output)
+            self._proxy = start_proxy("java", self.namesrv, self.proxy_port, self.directory)
         return super().proxy
 
     def stop(self) -> None:
@@ -326,6 +310,28 @@ class JavaLocalServer(JavaServer):
 
 def _properties(settings: Mapping[str, object]) -> str:
     return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def start_proxy(kind: str, namesrv: str, port: int, directory: Path) -> Process:
+    """``firearrow proxy``, or RocketMQ's own in cluster mode (remoting: the port above)."""
+    output = directory / f"{kind}-proxy.out"
+    if kind == "firearrow":
+        command = [sys.executable, "-m", "firearrow", "proxy", "--proxy-port", str(port)]
+        return Process([*command, "-n", namesrv], "firearrow ready in ", output)
+    file = directory / "rmq-proxy.json"
+    settings = {
+        "rocketMQClusterName": "DefaultCluster",
+        "namesrvAddr": namesrv,
+        "grpcServerPort": port,
+        "remotingListenPort": port + 1,
+        "remotingAccessAddr": "127.0.0.1",
+    }
+    file.write_text(json.dumps(settings))
+    command = ["java", "-XX:+UseSerialGC", "-Xmx512m", "-XX:MaxDirectMemorySize=512m"]
+    command += [f"-Duser.home={directory}", f"-Drocketmq.home.dir={directory}"]
+    command += ["-cp", f"{_proxy_jars()}/*"]
+    command += ["org.apache.rocketmq.proxy.ProxyStartup", "-pm", "CLUSTER", "-pc", str(file)]
+    return Process(command, "startup successfully", output)
 
 
 def _proxy_jars() -> Path:

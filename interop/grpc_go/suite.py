@@ -10,7 +10,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from interop.grpc_topics import create_topics
+from interop.grpc_topics import create_on_all
 from interop.program import cache_directory, run_program
 from interop.results import Report, Server
 
@@ -46,7 +46,7 @@ def prepare() -> None:
 def run(namesrv: str, report: Report, server: Server) -> None:
     listed = subprocess.run([_program(), "-list"], check=True, capture_output=True, text=True)
     scenarios, name = listed.stdout.splitlines(), uuid.uuid4().hex[:8]
-    create_topics(server.broker, name, scenarios)
+    create_on_all(server.brokers, name, scenarios)
     command = [str(_program()), "-endpoint", server.proxy, "-client", CLIENT, "-run", name]
     home = {"HOME": str(cache_directory("grpc_go"))}  # the client logs below it
     run_program(command, CLIENT, scenarios, report, server, home)

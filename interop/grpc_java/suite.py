@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from interop.grpc_topics import create_topics
+from interop.grpc_topics import create_on_all
 from interop.java.jars import fetch_jars, missing_tools
 from interop.program import cache_directory, run_program
 from interop.results import Report, Server
@@ -82,6 +82,6 @@ def _run_row(row: Row, home: Path, namesrv: str, report: Report, server: Server)
     listed = subprocess.run([*java, "list"], check=True, capture_output=True, text=True)
     scenarios = listed.stdout.split("\n")[:-1]
     name = uuid.uuid4().hex[:8]
-    create_topics(server.broker, name, scenarios)
+    create_on_all(server.brokers, name, scenarios)
     arguments = [server.proxy, namesrv, row.title, row.security, name]
     run_program([*java, *arguments], row.title, scenarios, report, server)

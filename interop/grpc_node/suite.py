@@ -10,7 +10,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from interop.grpc_topics import EXPONENTIAL, create_topics, save_roots
+from interop.grpc_topics import EXPONENTIAL, create_on_all, save_roots
 from interop.program import cache_directory, run_program
 from interop.results import Report, Server
 
@@ -50,7 +50,7 @@ def run(namesrv: str, report: Report, server: Server) -> None:
         env={**os.environ, **environment},
     )
     scenarios, name = listed.stdout.splitlines(), uuid.uuid4().hex[:8]
-    create_topics(server.broker, name, scenarios, EXPONENTIAL)  # the only one it knows
+    create_on_all(server.brokers, name, scenarios, EXPONENTIAL)  # the only one it knows
     environment |= save_roots(server.proxy, packages)
     command = [*program, server.proxy, name, CLIENT]
     run_program(command, CLIENT, scenarios, report, server, environment)

@@ -9,7 +9,7 @@ import uuid
 import venv
 from pathlib import Path
 
-from interop.grpc_topics import create_topics, save_roots
+from interop.grpc_topics import create_on_all, save_roots
 from interop.program import cache_directory, run_program
 from interop.results import Report, Server
 
@@ -47,7 +47,7 @@ def _scenarios() -> list[str]:
 
 def run(namesrv: str, report: Report, server: Server) -> None:
     name, scenarios = uuid.uuid4().hex[:8], _scenarios()
-    create_topics(server.broker, name, scenarios)
+    create_on_all(server.brokers, name, scenarios)
     command = [str(_python()), "-m", "interop.grpc_python.scenarios", server.proxy, name, CLIENT]
     home = cache_directory("grpc_python")  # the client logs below it
     sources = {"PYTHONPATH": str(HERE.parent.parent)}

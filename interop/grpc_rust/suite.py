@@ -14,7 +14,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from interop.grpc_topics import create_topics, save_roots
+from interop.grpc_topics import create_on_all, save_roots
 from interop.program import cache_directory, run_program
 from interop.results import Report, Server
 
@@ -64,7 +64,7 @@ def prepare() -> None:
 def run(namesrv: str, report: Report, server: Server) -> None:
     listed = subprocess.run([_program(), "--list"], check=True, capture_output=True, text=True)
     scenarios, name = listed.stdout.splitlines(), uuid.uuid4().hex[:8]
-    create_topics(server.broker, name, scenarios)
+    create_on_all(server.brokers, name, scenarios)
     environment = save_roots(server.proxy, cache_directory("grpc_rust"))
     command = [str(_program()), server.proxy, name, CLIENT]
     run_program(command, CLIENT, scenarios, report, server, environment)

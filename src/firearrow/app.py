@@ -37,6 +37,7 @@ from firearrow.plan import Plan, read_properties
 from firearrow.protocol.either import EitherSession
 from firearrow.protocol.grpc.server import GrpcServer
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
+from firearrow.proxy.remote.forwarding import Forwarding
 from firearrow.proxy.service import Proxy
 from firearrow.store.commitlog import WrongFileSize
 from firearrow.store.configfiles import ConfigUnreadable
@@ -354,8 +355,13 @@ class Server:
         proxy, backend = assemble_remote_proxy(self.plan.settings, self.network, self.clock)
         backend.start()
         self._stack.callback(backend.stop)
-        nobody = Dispatcher({})
-        self._start_proxy(proxy, sock, lambda peer: RemotingSession(peer, nobody, self.clock))
+        forwarding = Forwarding(backend)
+        dispatcher = Dispatcher(forwarding.routes())
+
+        def remoting(peer: Peer) -> RemotingSession:
+            return RemotingSession(peer, dispatcher, self.clock, forwarding.closed)
+
+        self._start_proxy(proxy, sock, remoting)
 
     def _start_proxy(self, proxy: Proxy, sock: socket.socket, remoting: SessionFactory) -> Listener:
         """gRPC clients, and remoting ones on the same port."""

@@ -16,7 +16,8 @@ from firearrow.codec.record import Record, decode_record, split_records
 from firearrow.config import BrokerSettings
 from firearrow.model.background import InlineBackground
 from firearrow.model.clock import VirtualClock
-from firearrow.protocol.remoting.headers import Header, decode_header
+from firearrow.protocol.remoting.command import Reply
+from firearrow.protocol.remoting.headers import Header, decode_header, encode_reply
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession
 from firearrow.store.disk import Disk, RealDisk
 
@@ -133,6 +134,10 @@ class Connection:
         opaque = self.send(code, ext, body, **more)
         (answer,) = [f for f in self.received() if f.header.opaque == opaque and f.header.flag & 1]
         return answer
+
+    def answer(self, opaque: int, body: bytes = b"") -> None:
+        """Answer a request of the server's."""
+        self.peer.written += self.session.receive(encode_reply(opaque, Reply(body=body)))
 
     def drop(self) -> None:
         self.peer.closed = True

@@ -82,6 +82,7 @@ class Cluster:
         ]
         self._backends: list[RemoteBackend] = []
         self.grpc = self.another_proxy()
+        self.backend = self._backends[0]
 
     def another_proxy(self) -> GrpcWorld:
         """Beside the first one, which is ``grpc``."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.support.cluster import NAME_SERVERS, Cluster
 from tests.support.grpc import Client
+from tests.support.grpc import message as grpc_message
 from tests.unit.proxy.test_proxy import consumer_settings, producer_settings
 
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
@@ -237,3 +238,30 @@ def test_topics_changed_by_an_operator_are_seen_within_a_minute(
     cluster.clock.advance(31)
     route(client)
     assert len(route(client).message_queues) == 10
+
+
+def test_a_broker_that_hangs_gets_no_new_messages_until_it_answers(
+    cluster: Cluster, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.settings(producer_settings("orders"))
+    for _ in range(4):
+        assert client.produce("orders").status.code == v2.OK
+    ends = [end for end in cluster.network.accepted if end.local == ("127.0.0.1", 10911)]
+    for end in ends:
+        end.deaf = True
+    message = rpc.SendMessageRequest(messages=[grpc_message("orders")])
+    streams = [client.start("SendMessage", message) for _ in range(4)]
+    cluster.clock.advance(3)
+    codes = [client.messages("SendMessage", s)[0].status.code for s in streams]
+    assert sorted(codes) == [v2.OK, v2.OK, v2.PROXY_TIMEOUT, v2.PROXY_TIMEOUT]
+    assert all(client.produce("orders").status.code == v2.OK for _ in range(8))
+    for end in ends:
+        end.deaf = False
+    client.call("Heartbeat", rpc.HeartbeatRequest(client_type=v2.PRODUCER))
+    cluster.clock.advance()
+    told = [r.message for r in caplog.records if "broker-a" in r.message]
+    assert [text.endswith("answers again") for text in told] == [False, True]
+    before = len(cluster.brokers[0].world.connect().pull("orders").records())
+    for _ in range(4):
+        client.produce("orders")
+    assert len(cluster.brokers[0].world.connect().pull("orders").records()) > before

@@ -147,9 +147,20 @@ def encode_reply(opaque: int, reply: Reply) -> bytes:
     return frame(_encode(header), reply.body)
 
 
+Identity = tuple[str, int]  # language and version, as a header has them
+OURS: Final[Identity] = (LANGUAGE, VERSION)
+
+
 def encode_request(
-    code: int, opaque: int, ext: dict[str, str] | None, body: bytes = b"", *, one_way: bool = False
+    code: int,
+    opaque: int,
+    ext: dict[str, str] | None,
+    body: bytes = b"",
+    *,
+    one_way: bool = False,
+    identity: Identity = OURS,
 ) -> bytes:
-    """The frame of a request of ours."""
-    header = _RequestHeader(code, 2 if one_way else 0, LANGUAGE, opaque, VERSION, ext)
+    """The frame of a request of ours, or of the client that ``identity`` is of."""
+    language, version = identity
+    header = _RequestHeader(code, 2 if one_way else 0, language, opaque, version, ext)
     return frame(_encode(header), body)

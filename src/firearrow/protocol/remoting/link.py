@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from firearrow.model.clock import Clock
 from firearrow.model.network import Network, Peer, Session
+from firearrow.protocol.remoting.headers import OURS, Identity
 from firearrow.protocol.remoting.session import Dispatcher, Done, RemotingSession
 
 CONNECT_S: Final = 2.0
@@ -20,44 +21,63 @@ class _Waiting(NamedTuple):
     ext: dict[str, str] | None
     body: bytes
     until_s: float
-    done: Done
+    done: Done | None
 
 
 class Link:
     """Requests to the server at ``address``; what cannot be sent is told at once, not kept."""
 
     def __init__(
-        self, address: tuple[str, int], network: Network, clock: Clock, dispatcher: Dispatcher
+        self,
+        address: tuple[str, int],
+        network: Network,
+        clock: Clock,
+        dispatcher: Dispatcher,
+        identity: Identity = OURS,
     ) -> None:
         self.address = address
+        self._identity = identity
         self._network = network
         self._clock = clock
         self._dispatcher = dispatcher
         self._session: RemotingSession | None = None
         self._connecting = False
-        self._closed = False
+        self.closed = False  # by us
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
         self._rest_until_s = 0.0
-        self.fault = "does not answer"  # why the last request had no answer
+        self._fault = ""  # of the last attempt
         # A connection stands; what is sent now comes before what waits. An attempt failed.
         self.opened: Callable[[Link], None] = lambda link: None
         self.failed: Callable[[Link], None] = lambda link: None
 
+    @property
+    def fault(self) -> str:
+        """Why the last request had no answer."""
+        if self._session is not None and self._session.closed:
+            return "closed the connection"
+        return self._fault or "does not answer"
+
     def call(
-        self, code: int, ext: dict[str, str] | None, body: bytes, timeout_s: float, done: Done
+        self,
+        code: int,
+        ext: dict[str, str] | None,
+        body: bytes,
+        timeout_s: float,
+        done: Done | None,
     ) -> None:
-        """Send a request; ``done(header, body)``, or ``done(None, b"")`` when no answer came."""
+        """Send a request; ``done(header, body)``, or ``done(None, b"")`` when no answer came.
+        Without ``done`` it is one that nobody answers."""
         session = self._session
         if session is not None and not session.closed:
             if session.calls_waiting >= CALLS_MAX:
                 self._refuse(f"has {CALLS_MAX} requests to answer already", done)
             else:
-                session.call(code, ext, body, timeout_s, done)
+                _send(session, code, ext, body, timeout_s, done)
             return
         now = self._clock.monotonic()
-        if self._closed or now < self._rest_until_s:
-            done(None, b"")
+        if self.closed or now < self._rest_until_s:
+            _give_up(done)
         elif len(self._waiting) >= CALLS_MAX or self._waiting_bytes + len(body) > BYTES_MAX:
             self._refuse("cannot be reached fast enough for the requests that wait", done)
         else:
@@ -66,56 +86,71 @@ class Link:
             self._connect()
 
     def close(self) -> None:
-        self._closed = True
+        self.closed = True
         self._fail_waiting()
         if self._session is not None:
             self._session.close("no longer needed")
 
-    def _refuse(self, fault: str, done: Done) -> None:
-        self.fault = fault
-        done(None, b"")
+    def _refuse(self, fault: str, done: Done | None) -> None:
+        self._fault = fault
+        _give_up(done)
 
     def _connect(self) -> None:
         if not self._connecting:
-            self._connecting = True
+            self._connecting, self._session = True, None
             self._network.connect(*self.address, self._connected, self._unreachable, CONNECT_S)
 
     def _connected(self, peer: Peer) -> Session:
         self._connecting = False
-        self._session = RemotingSession(peer, self._dispatcher, self._clock, self._lost)
+        self._session = RemotingSession(peer, self._dispatcher, self._clock)
+        self._session.identity = self._identity
         self._clock.call_soon(self._send_waiting)
         return self._session
 
     def _send_waiting(self) -> None:
         session = self._session
-        if self._closed and session is not None:
+        if self.closed and session is not None:
             session.close("no longer needed")
         if session is None or session.closed:
             self._fail_waiting()
             return
-        self.fault = "does not answer"
+        self._fault = ""
         self.opened(self)
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         now = self._clock.monotonic()
         for code, ext, body, until_s, done in waiting:
             if until_s > now:
-                session.call(code, ext, body, until_s - now, done)
+                _send(session, code, ext, body, until_s - now, done)
             else:
-                done(None, b"")
+                _give_up(done)
 
     def _unreachable(self, reason: str) -> None:
         self._connecting = False
         self._rest_until_s = self._clock.monotonic() + REST_S
-        self.fault = f"cannot be reached: {reason}"
+        self._fault = f"cannot be reached: {reason}"
         self.failed(self)
         self._fail_waiting()
-
-    def _lost(self, session: RemotingSession) -> None:
-        if self._session is session:
-            self._session = None
-            self.fault = "closed the connection"
 
     def _fail_waiting(self) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         for call in waiting:
-            call.done(None, b"")
+            _give_up(call.done)
+
+
+def _send(
+    session: RemotingSession,
+    code: int,
+    ext: dict[str, str] | None,
+    body: bytes,
+    timeout_s: float,
+    done: Done | None,
+) -> None:
+    if done is None:
+        session.notify(code, ext, body)
+    else:
+        session.call(code, ext, body, timeout_s, done)
+
+
+def _give_up(done: Done | None) -> None:
+    if done is not None:
+        done(None, b"")

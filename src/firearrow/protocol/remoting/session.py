@@ -30,7 +30,13 @@ from firearrow.protocol.remoting.command import (
     Reply,
     Request,
 )
-from firearrow.protocol.remoting.headers import Header, decode_header, encode_reply, encode_request
+from firearrow.protocol.remoting.headers import (
+    OURS,
+    Header,
+    decode_header,
+    encode_reply,
+    encode_request,
+)
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +143,7 @@ class RemotingSession:
         "_peer",
         "_tail",
         "close",
+        "identity",
         "local",
         "remote",
         "remote_packed",
@@ -163,6 +170,7 @@ class RemotingSession:
         self._needed = 0  # bytes the tail must have before it is worth looking at
         self._calls: dict[int, _Call] = {}
         self._opaque = 0
+        self.identity = OURS  # of the calls
 
     @property
     def closed(self) -> bool:
@@ -271,12 +279,13 @@ class RemotingSession:
         self._opaque = opaque = (self._opaque + 1) & 0x7FFFFFFF
         timer = self._clock.call_later(timeout_s, self._give_up, opaque)
         self._calls[opaque] = _Call(done, timer)
-        self.send(encode_request(code, opaque, ext, body))
+        self.send(encode_request(code, opaque, ext, body, identity=self.identity))
 
     def notify(self, code: int, ext: dict[str, str] | None, body: bytes = b"") -> None:
         """Send a one-way request."""
         self._opaque = (self._opaque + 1) & 0x7FFFFFFF
-        self.send(encode_request(code, self._opaque, ext, body, one_way=True))
+        frame = encode_request(code, self._opaque, ext, body, one_way=True, identity=self.identity)
+        self.send(frame)
 
     def _answered(self, header: Header, body: bytes) -> None:
         call = self._calls.pop(header.opaque, None)
@@ -302,5 +311,5 @@ class RemotingSession:
 
 def answer(request: Request[Any], reply: Reply) -> None:
     """Answer a request whose handler returned ``None``."""
-    if not request.flag & FLAG_ONE_WAY:
+    if not request.flag & FLAG_ONE_WAY and not request.peer.closed:
         request.peer.send(encode_reply(request.opaque, reply))

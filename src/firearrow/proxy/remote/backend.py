@@ -10,7 +10,7 @@ from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.model.network import Network
-from firearrow.protocol.remoting.headers import Header
+from firearrow.protocol.remoting.headers import OURS, Header, Identity
 from firearrow.protocol.remoting.link import Link
 from firearrow.protocol.remoting.session import Dispatcher, Route
 from firearrow.proxy.backend import BrokerTopic, Done
@@ -31,10 +31,10 @@ class RemoteBackend:
     def __init__(self, name_servers: list[tuple[str, int]], network: Network, clock: Clock) -> None:
         self.network = network
         self.clock = clock
-        self._name_servers = NameServers(name_servers, network, clock)
-        self.brokers = Brokers(self._name_servers, clock)
+        self.name_servers = NameServers(name_servers, network, clock)
+        self.brokers = Brokers(self.name_servers, clock)
         self._own = RemoteChannel(self, {})  # for what no client asks
-        self._topics = TopicTable(self._name_servers, self.brokers, self._own, clock)
+        self._topics = TopicTable(self.name_servers, self.brokers, self._own, clock)
         self._groups = GroupTable(self.brokers, self._own, clock)
 
     def start(self) -> None:
@@ -43,7 +43,7 @@ class RemoteBackend:
     def stop(self) -> None:
         self.brokers.stop()
         self._own.close()
-        self._name_servers.close()
+        self.name_servers.close()
 
     # -- Backend
 
@@ -73,15 +73,20 @@ class RemoteBackend:
     def reachable(self, broker_name: str) -> bool:
         return self.brokers.reachable(broker_name)
 
-    def connect(self, remote: tuple[str, int], routes: Mapping[int, Route]) -> RemoteChannel:
-        return RemoteChannel(self, routes)
+    def connect(
+        self, remote: tuple[str, int], routes: Mapping[int, Route], identity: Identity = OURS
+    ) -> RemoteChannel:
+        return RemoteChannel(self, routes, identity)
 
 
 class RemoteChannel:
     """See ``Channel``: connections to brokers, each opened by the first request for it."""
 
-    def __init__(self, backend: RemoteBackend, routes: Mapping[int, Route]) -> None:
+    def __init__(
+        self, backend: RemoteBackend, routes: Mapping[int, Route], identity: Identity = OURS
+    ) -> None:
         self._backend = backend
+        self._identity = identity
         self._dispatcher = Dispatcher(routes)
         self._links: dict[str, Link] = {}  # by broker name
         self._beats: dict[str, bytes] = {}  # the last heartbeat to each
@@ -94,19 +99,57 @@ class RemoteChannel:
         ext: dict[str, str],
         body: bytes,
         timeout_s: float,
-        done: Done,
+        done: Done | None,
     ) -> None:
+        """See ``Channel``; without ``done`` it is a request that brokers do not answer."""
+        known = self._backend.brokers.get(broker_name)
+        if known is not None:
+            self._send(known, code, ext, body, timeout_s, done)
+            return
+
         def found(known: Known | None) -> None:
-            if known is None or self._closed:
+            if known is not None:
+                self._send(known, code, ext, body, timeout_s, done)
+            elif done is not None:
                 remark = f"broker {broker_name} is not known to the name servers"
                 done(Header(codes.NO_ANSWER, remark=remark), b"")
-                return
-            link = self._link(known)
-            if code == HEART_BEAT:
-                self._beats[broker_name] = body
-            link.call(code, ext, body, timeout_s, partial(_answered, known, link, done))
 
         self._backend.brokers.find(broker_name, found)
+
+    def _send(
+        self,
+        known: Known,
+        code: int,
+        ext: dict[str, str],
+        body: bytes,
+        timeout_s: float,
+        done: Done | None,
+    ) -> None:
+        if self._closed:
+            if done is not None:
+                done(Header(codes.NO_ANSWER, remark="the client is gone"), b"")
+            return
+        link = self._link(known)
+        if code == HEART_BEAT:
+            self._beats[known.name] = body
+        elif code == UNREGISTER_CLIENT:
+            self._beats.pop(known.name, None)
+        if done is not None:
+            done = partial(self._answered, known, link, done)
+        link.call(code, ext, body, timeout_s, done)
+
+    def _answered(
+        self, known: Known, link: Link, done: Done, header: Header | None, body: bytes
+    ) -> None:
+        brokers = self._backend.brokers
+        if header is None:
+            fault = link.fault
+            header = Header(codes.NO_ANSWER, remark=f"{known} {fault}")
+            if not link.closed:
+                brokers.failed(known, link.address, fault)
+        elif known.failed_s is not None:
+            brokers.answers(known)
+        done(header, body)
 
     def _link(self, known: Known) -> Link:
         link = self._links.get(known.name)
@@ -115,7 +158,7 @@ class RemoteChannel:
         if link is not None:
             link.close()
         backend = self._backend
-        link = Link(known.address, backend.network, backend.clock, self._dispatcher)
+        link = Link(known.address, backend.network, backend.clock, self._dispatcher, self._identity)
         link.opened = partial(self._opened, known)
         link.failed = lambda link: backend.brokers.failed(known, link.address, link.fault)
         self._links[known.name] = link
@@ -123,7 +166,6 @@ class RemoteChannel:
 
     def _opened(self, known: Known, link: Link) -> None:
         """A broker that was started anew knows nobody: who registered is told of at once."""
-        self._backend.brokers.answers(known)
         beat = self._beats.get(known.name)
         if beat is not None:
             link.call(HEART_BEAT, {}, beat, BEAT_S, lambda header, body: None)
@@ -132,9 +174,3 @@ class RemoteChannel:
         self._closed = True
         for link in self._links.values():
             link.close()
-
-
-def _answered(known: Known, link: Link, done: Done, header: Header | None, body: bytes) -> None:
-    if header is None:
-        header = Header(codes.NO_ANSWER, remark=f"{known} {link.fault}")
-    done(header, body)

@@ -84,6 +84,9 @@ class Brokers:
 
     # -- where they are
 
+    def get(self, name: str) -> Known | None:
+        return self._table.get(name)
+
     def find(self, name: str, found: Callable[[Known | None], None]) -> None:
         """A broker, after asking the name servers where it is not known."""
         known = self._table.get(name)
@@ -147,19 +150,14 @@ class Brokers:
         known = self._table.get(name)
         return known is None or known.failed_s is None
 
-    def failed_since(self, name: str) -> float | None:
-        known = self._table.get(name)
-        return known.failed_s if known is not None else None
-
     def failed(self, known: Known, address: Address, fault: str) -> None:
-        """It could not be reached there; the name servers are asked whether it has moved."""
+        """It did not answer there; the name servers are asked whether it has moved."""
         if known.address != address:
             return
         if known.failed_s is None:
             known.failed_s = self._clock.monotonic()
             log.warning(
-                "%s %s; requests for it are refused, new messages go to the other brokers of their "
-                "topic, until it answers again",
+                "%s %s; meanwhile new messages go to the other brokers of their topic",
                 known,
                 fault,
             )
@@ -167,6 +165,6 @@ class Brokers:
             self._refresh(lambda: None)
 
     def answers(self, known: Known) -> None:
-        if known.failed_s is not None:
-            known.failed_s = None
-            log.warning("%s answers again", known)
+        """It does again."""
+        known.failed_s = None
+        log.warning("%s answers again", known)
