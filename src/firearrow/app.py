@@ -355,7 +355,7 @@ class Server:
         proxy, backend = assemble_remote_proxy(self.plan.settings, self.network, self.clock)
         backend.start()
         self._stack.callback(backend.stop)
-        forwarding = Forwarding(backend)
+        forwarding = Forwarding(backend, self.plan.settings.broker_ip1.strip("[]"))
         dispatcher = Dispatcher(forwarding.routes())
 
         def remoting(peer: Peer) -> RemotingSession:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from firearrow import config
 from firearrow.codec import java_properties
@@ -130,11 +132,36 @@ def _read(
     warnings: list[str] = []
     if path is not None:
         text = read_properties(path)
-        if of_broker:
+        if of_broker and text.lstrip().startswith("{"):
+            settings, warnings = _read_proxy_json(text, path)
+        elif of_broker:
             settings, warnings = config.load(text, path)
         else:
             namesrv_settings, warnings = namesrv_config.load(text, path)
     return settings, namesrv_settings, warnings
+
+
+# Keys of an rmq-proxy.json that count here -> the setting.
+PROXY_KEYS: Final = {
+    "namesrvAddr": "namesrvAddr",
+    "grpcServerPort": "grpcServerPort",
+    "maxMessageSize": "maxMessageSize",
+    "remotingAccessAddr": "brokerIP1",
+}
+
+
+def _read_proxy_json(text: str, path: str) -> tuple[BrokerSettings, list[str]]:
+    """The file of RocketMQ's own proxy (``ProxyConfig``)."""
+    settings = BrokerSettings()
+    try:
+        values = msgspec.json.decode(text, type=dict[str, Any])
+        for key in PROXY_KEYS.keys() & values.keys():
+            config.set_value(settings, PROXY_KEYS[key], str(values[key]))
+    except (msgspec.MsgspecError, ConfigError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    others = sorted(values.keys() - PROXY_KEYS.keys())
+    warnings = [f"{path}: without effect here: {', '.join(others)}"] if others else []
+    return settings, warnings
 
 
 def read_properties(path: str) -> str:

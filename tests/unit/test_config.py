@@ -328,3 +328,36 @@ def test_some_keys_are_not_for_clients(key: str) -> None:
     with pytest.raises(PermissionError, match="black list"):
         config.update(settings, {key: "x", "deleteWhen": "05"})
     assert settings.delete_when == "04"
+
+
+# -- a proxy alone
+
+
+def test_a_proxy_takes_the_file_of_rocketmqs_own(tmp_path: Path) -> None:
+    file = tmp_path / "rmq-proxy.json"
+    file.write_text(
+        '{"rocketMQClusterName": "DefaultCluster", "namesrvAddr": "n:1;m:2",'
+        ' "grpcServerPort": 18081, "maxMessageSize": 1024, "remotingAccessAddr": "10.0.0.9"}'
+    )
+    made = plan(str(file), namesrv=False, broker=False)
+    assert (made.proxy_port, made.settings.namesrv_addr) == (18081, "n:1;m:2")
+    assert (made.settings.max_message_size, made.settings.broker_ip1) == (1024, "10.0.0.9")
+    assert made.warnings == [f"{file}: without effect here: rocketMQClusterName"]
+    made = plan(str(file), namesrv=False, broker=False, proxy_port=7, namesrv_addr="o:3")
+    assert (made.proxy_port, made.settings.namesrv_addr) == (7, "o:3")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"grpcServerPort": 70000, "namesrvAddr": "n:1"}', "grpcServerPort=70000: must be"),
+        ('{"namesrvAddr": "nowhere"}', "nowhere is not an address"),
+        ('{"namesrvAddr": ', "rmq-proxy.json: "),
+        ("{}", "through name servers: give them with -n"),
+    ],
+)
+def test_what_is_wrong_in_a_proxys_file_is_said(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "rmq-proxy.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        plan(str(file), namesrv=False, broker=False)

@@ -21,7 +21,7 @@ class Peer(Protocol):
         """Write; never blocks. A peer that does not read is closed at the buffer limit."""
 
     def close(self, reason: str) -> None:
-        """Close after what was written has left; ``reason`` goes to the log."""
+        """Close after what was written has left; ``reason`` goes to the log, unless empty."""
 
 
 class Session(Protocol):

@@ -176,7 +176,8 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
-        log.info("closing %s:%d: %s", *self.remote, reason)
+        if reason:
+            log.info("closing %s:%d: %s", *self.remote, reason)
         self._transport.close()
 
     # -- what the owner calls

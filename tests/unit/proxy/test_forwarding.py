@@ -279,3 +279,10 @@ def test_odd_bodies_are_refused(client: Remote, code: int, body: bytes) -> None:
 
 def test_what_the_proxy_does_not_serve_is_said(client: Remote) -> None:
     assert client.call(17, {"topic": "T"}).code == codes.REQUEST_CODE_NOT_SUPPORTED
+
+
+def test_a_configured_address_is_the_one_that_clients_get(cluster: Cluster) -> None:
+    front = Front(cluster)
+    front.dispatcher = Dispatcher(Forwarding(cluster.backend, "10.0.0.9").routes())
+    route = front.connect().call(105, {"topic": "orders"}).json()
+    assert {a for b in route["brokerDatas"] for a in b["brokerAddrs"].values()} == {"10.0.0.9:8081"}

@@ -89,7 +89,7 @@ class Link:
         self.closed = True
         self._fail_waiting()
         if self._session is not None:
-            self._session.close("no longer needed")
+            self._session.close("")
 
     def _refuse(self, fault: str, done: Done | None) -> None:
         self._fault = fault
@@ -110,7 +110,7 @@ class Link:
     def _send_waiting(self) -> None:
         session = self._session
         if self.closed and session is not None:
-            session.close("no longer needed")
+            session.close("")
         if session is None or session.closed:
             self._fail_waiting()
             return

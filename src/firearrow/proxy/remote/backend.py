@@ -146,9 +146,9 @@ class RemoteChannel:
             fault = link.fault
             header = Header(codes.NO_ANSWER, remark=f"{known} {fault}")
             if not link.closed:
-                brokers.failed(known, link.address, fault)
+                brokers.failed(known.name, link.address, fault)
         elif known.failed_s is not None:
-            brokers.answers(known)
+            brokers.answers(known.name)
         done(header, body)
 
     def _link(self, known: Known) -> Link:
@@ -160,7 +160,7 @@ class RemoteChannel:
         backend = self._backend
         link = Link(known.address, backend.network, backend.clock, self._dispatcher, self._identity)
         link.opened = partial(self._opened, known)
-        link.failed = lambda link: backend.brokers.failed(known, link.address, link.fault)
+        link.failed = lambda link: backend.brokers.failed(known.name, link.address, link.fault)
         self._links[known.name] = link
         return link
 

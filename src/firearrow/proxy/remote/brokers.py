@@ -150,9 +150,10 @@ class Brokers:
         known = self._table.get(name)
         return known is None or known.failed_s is None
 
-    def failed(self, known: Known, address: Address, fault: str) -> None:
+    def failed(self, name: str, address: Address, fault: str) -> None:
         """It did not answer there; the name servers are asked whether it has moved."""
-        if known.address != address:
+        known = self._table.get(name)
+        if known is None or known.address != address:
             return
         if known.failed_s is None:
             known.failed_s = self._clock.monotonic()
@@ -164,7 +165,9 @@ class Brokers:
         if self._clock.monotonic() - self._asked_s >= REFRESH_S_MIN:
             self._refresh(lambda: None)
 
-    def answers(self, known: Known) -> None:
+    def answers(self, name: str) -> None:
         """It does again."""
-        known.failed_s = None
-        log.warning("%s answers again", known)
+        known = self._table.get(name)
+        if known is not None and known.failed_s is not None:
+            known.failed_s = None
+            log.warning("%s answers again", known)

@@ -104,8 +104,10 @@ class _Client:
 class Forwarding:
     """The requests of all remoting clients."""
 
-    def __init__(self, backend: RemoteBackend) -> None:
+    def __init__(self, backend: RemoteBackend, access_address: str = "") -> None:
+        """``access_address``: where clients reach the proxy; empty: where this one did."""
         self._backend = backend
+        self._access_address = access_address
         self._clients: dict[Caller, _Client] = {}
 
     def routes(self) -> Mapping[int, Route]:
@@ -262,7 +264,9 @@ class Forwarding:
             else:
                 if len(topics) < TOPICS_MAX:
                     topics.add(topic)
-                reply = shown_route(body, join_address(*request.peer.local), quoted=quoted)
+                host, port = request.peer.local
+                shown = join_address(self._access_address or host, port)
+                reply = shown_route(body, shown, quoted=quoted)
             answer(request, reply)
 
         self._backend.name_servers.ask(GET_ROUTEINFO_BY_TOPIC, {"topic": topic}, answered)
