@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from firearrow.broker.broker import Broker, Core
+from firearrow.broker.topics import TOPICS_FILE, saved_batch_rule
 from firearrow.config import BrokerSettings, as_properties, parse_addresses
 from firearrow.features.dedup import DedupRoom
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
@@ -30,6 +31,7 @@ from firearrow.model.topic import Topic
 from firearrow.proxy.local import LocalBackend
 from firearrow.proxy.remote.backend import RemoteBackend
 from firearrow.proxy.service import Proxy
+from firearrow.store.api import BatchRule
 from firearrow.store.disk import Disk
 from firearrow.store.filestore import FileStore
 from firearrow.store.recovery import open_store
@@ -53,7 +55,11 @@ def open_broker_store(
     store_settings = StoreSettings(**{name: getattr(settings, name) for name in STORE_SETTINGS})
     due_times = DueTimes(parse_levels(settings.message_delay_level))
     tags_rules = {names.SCHEDULE_TOPIC: due_times}
-    return open_store(root, store_settings, disk, clock, background, tags_rules)
+
+    def batch_rule(store: FileStore) -> BatchRule:
+        return saved_batch_rule(store.configs.peek(TOPICS_FILE), store.config_notes(TOPICS_FILE))
+
+    return open_store(root, store_settings, disk, clock, background, tags_rules, batch_rule)
 
 
 def assemble(

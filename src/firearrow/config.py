@@ -124,6 +124,7 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     store_path_root_dir: str = ""
     mapped_file_size_commit_log: Annotated[int, Meta(ge=65536, le=0x7FFFFFFF)] = 1024 * 1024 * 1024
     mapped_file_size_consume_queue: Annotated[int, Meta(ge=20, le=0x7FFFFFFF)] = 300_000 * 20
+    mapper_file_size_batch_consume_queue: Annotated[int, Meta(ge=46, le=0x7FFFFFFF)] = 300_000 * 46
     max_message_size: Annotated[int, Meta(ge=1, le=FRAME_BYTES_MAX)] = 4 * 1024 * 1024
     flush_disk_type: str = "ASYNC_FLUSH"
     flush_interval_commit_log: Positive = 500

@@ -13,8 +13,16 @@ from firearrow.broker.stats import BrokerStats
 from firearrow.broker.tails import UNIQUE_KEY, Tails
 from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
-from firearrow.codec.batch import BatchError, decode_batch
+from firearrow.codec.batch import (
+    INNER_COUNT,
+    INNER_COUNT_MAX,
+    BatchError,
+    decode_batch,
+    with_inner_number,
+)
 from firearrow.codec.message_id import UniqueIds
+from firearrow.codec.properties import find_property
+from firearrow.codec.sysflags import SYS_INNER_BATCH, SYS_NEED_UNWRAP
 from firearrow.model import codes, names
 from firearrow.model.clock import Clock
 from firearrow.model.message import Message
@@ -166,14 +174,18 @@ class Sender:
         topic: str,
         queue_id: int,
         unique_key: str,
+        inner: int = 0,
     ) -> Answer:
+        """The answer for a record that was stored; ``inner`` messages in it make a batch."""
         if put.physical_offset < 0:
             return self._refused(put)
         if put.duplicate:
             queue_id = put.queue_id
         else:
-            self._stats.stored(topic, 1, put.end - put.physical_offset)
+            self._stats.stored(topic, inner or 1, put.end - put.physical_offset)
         identity = f"{put.physical_offset:016X}"
+        if inner:  # tells a producer that one id is the id of all
+            identity += f'","batchUniqId":"{_inside(unique_key)}'
         if put.recall_handle:
             identity += f'","recallHandle":"{put.recall_handle}'
         if self._settings.flush_disk_type == "SYNC_FLUSH" and b"WAIT\x01false" not in (
@@ -204,7 +216,7 @@ class Sender:
     ) -> bytes:
         """The response frame, written directly: this is the hottest line of the broker."""
         if not unique_key.isalnum():
-            unique_key = _quote(unique_key).decode()[1:-1]
+            unique_key = _inside(unique_key)
         header = (
             f'{{"code":{code},{self._ext_head}{identity}","queueId":"{queue_id}","queueOffset":"'
             f'{offset}","transactionId":"{unique_key}"}},{self._tail}{opaque}{_VERSION}'
@@ -253,6 +265,8 @@ class Sender:
             items = decode_batch(request.body)
         except BatchError as error:
             return self._refuse(codes.MESSAGE_ILLEGAL, str(error))
+        if topic.batched and find_property(envelope, b"UNIQ_KEY") is not None:
+            return self._send_inner_batch(request, topic.name, queue_id, len(items))
         messages = [
             Message(
                 topic=topic.name,
@@ -282,6 +296,37 @@ class Sender:
             )
             return None
         return self._success(request.opaque, identity, queue_id, put.queue_offset, unique_key)
+
+    def _send_inner_batch(
+        self, request: Request[SendFields], topic: str, queue_id: int, count: int
+    ) -> Answer:
+        """The whole batch as one record, which consumers take apart."""
+        if count > INNER_COUNT_MAX:
+            return self._refuse(
+                codes.MESSAGE_ILLEGAL,
+                f"the batch has {count} messages; to a topic with queue.type=BatchCQ it may have "
+                f"{INNER_COUNT_MAX}",
+            )
+        fields = request.fields
+        properties, unique_key = self._complete(fields.properties or "")
+        message = Message(
+            topic,
+            queue_id,
+            request.body,
+            with_inner_number(properties.encode(), INNER_COUNT, count),
+            fields.born_timestamp,
+            request.peer.remote_packed,
+            fields.flag,
+            fields.sys_flag | SYS_INNER_BATCH | SYS_NEED_UNWRAP,
+            fields.reconsume_times or 0,
+        )
+        put = self._writer.put(message)
+        return self._stored(request, message, put, topic, queue_id, unique_key, count)
+
+
+def _inside(text: str) -> str:
+    """For between the quotes of a JSON string."""
+    return _quote(text).decode()[1:-1]
 
 
 _BROKER_PROPERTIES: Final = ("CLUSTER\x01", "MSG_REGION\x01", "TRACE_ON\x01", "POP_CK\x01")

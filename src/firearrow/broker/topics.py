@@ -19,7 +19,7 @@ from firearrow.model.topic import (
     DataVersion,
     Topic,
 )
-from firearrow.store.api import Store
+from firearrow.store.api import BatchRule, Store
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,24 @@ class TopicSettings(Protocol):
     msg_trace_topic_name: str
     timer_wheel_enable: bool
     enable_lmq: bool
+
+
+def saved_batch_rule(saved: Any, notes: list[Any]) -> BatchRule:
+    """What the content of ``TOPICS_FILE``, and what is noted of it, say of batch queues: for a
+    store that is being opened."""
+    if saved is None and not notes:
+        return lambda name: None
+    configs: dict[str, Any] = dict((saved or {}).get("topicConfigTable") or {})
+    for note in notes:
+        if isinstance(note, dict):
+            configs[str(note.get("deleted") or note.get("topicName"))] = note
+    batched = {name for name, config in configs.items() if _is_batched(config)}
+    return lambda name: name in batched
+
+
+def _is_batched(config: Any) -> bool:
+    attributes = config.get("attributes") if isinstance(config, dict) else None
+    return isinstance(attributes, dict) and attributes.get("queue.type") == "BatchCQ"
 
 
 class Topics:
@@ -80,6 +98,7 @@ class Topics:
             self._replay(note)
         if notes:
             self._store.save_config(TOPICS_FILE, self.chunks())
+        self._store.use_batch_queues(self._is_batched)
         missing = [topic for topic in self._built_in() if topic.name not in self.table]
         if missing:
             self._put(missing)
@@ -101,6 +120,10 @@ class Topics:
             self.plain[topic.name] = topic
         if topic.attributes or topic.name in self.attributed:
             self._note_attributes(topic.name, topic)
+
+    def _is_batched(self, name: str) -> bool:
+        topic = self.attributed.get(name)
+        return topic is not None and topic.batched
 
     def _note_attributes(self, name: str, topic: Topic | None) -> None:
         if topic is not None and topic.attributes:
@@ -265,6 +288,8 @@ class Topics:
 
     def _put(self, topics: list[Topic]) -> None:
         for topic in topics:
+            if topic.batched and topic.name not in self.table:
+                self._store.delete_topic(topic.name)  # what an older one may have left
             self._set(topic)
         self.version = self.version.next(self._clock.now_ms())
         for topic in topics:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from firearrow.broker.rooms import Guard, Room
-from firearrow.codec.sysflags import SYS_TRANSACTION_MASK
+from firearrow.codec.batch import INNER_COUNT
+from firearrow.codec.properties import find_property
+from firearrow.codec.sysflags import SYS_INNER_BATCH, SYS_TRANSACTION_MASK
 from firearrow.model.message import Message
 from firearrow.store.api import Put, PutStatus, Store
 
@@ -24,7 +26,8 @@ class Writer:
 
     def use(self, rooms: Iterable[Room]) -> None:
         rooms = tuple(rooms)
-        self._hooks = tuple((mark, room.before_store) for room in rooms for mark in room.marks)
+        hooks = ((mark, room.before_store) for room in rooms for mark in room.marks)
+        self._hooks = ((INNER_COUNT + b"\x01", _inner_batch_or_none), *hooks)
         self._batch_hooks = tuple(
             (mark, room.before_store) for room in rooms if room.in_batches for mark in room.marks
         )
@@ -56,6 +59,10 @@ class Writer:
         for message in messages:
             if message.sys_flag & SYS_TRANSACTION_MASK or b"DELAY\x01" in message.properties:
                 return Put(PutStatus.MESSAGE_ILLEGAL, "a batch carries no delayed or half messages")
+            if INNER_COUNT in message.properties:
+                refusal = _inner_batch_or_none(message)
+                if isinstance(refusal, Put):
+                    return refusal
             for mark, hook in self._batch_hooks:
                 if mark in message.properties:
                     hook(message)
@@ -63,3 +70,10 @@ class Writer:
         if guard is not None:
             return guard.put_batch(messages, self._store.append_batch)
         return self._store.append_batch(messages)
+
+
+def _inner_batch_or_none(message: Message) -> Message | Put:
+    """Only an inner batch has a number of messages (``HookUtils.checkInnerBatch``)."""
+    if message.sys_flag & SYS_INNER_BATCH or not find_property(message.properties, INNER_COUNT):
+        return message
+    return Put(PutStatus.MESSAGE_ILLEGAL, "INNER_NUM in a message that is no inner batch")

@@ -1,4 +1,4 @@
-"""The body of a batch send (storage.md 2.9).
+"""The body of a batch send (storage.md 2.9), and what marks a record that holds one.
 
 Each item:
     4  size of the item, this field included
@@ -14,8 +14,15 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
+from firearrow.codec.properties import find_property
+
 # The smallest possible item has 22 bytes, so a frame bounds the count; this keeps answers small.
 ITEMS_MAX: Final = 100_000
+# An inner batch is one record whose body is a batch: its properties tell how many messages there
+# are, and the queue offset of the first (``MessageConst.PROPERTY_INNER_NUM``, ``_BASE``).
+INNER_COUNT: Final = b"INNER_NUM"
+INNER_BASE: Final = b"INNER_BASE"
+INNER_COUNT_MAX: Final = 32767  # a signed 16-bit number on disk
 _HEAD = struct.Struct(">iiiii")
 _I2 = struct.Struct(">h")
 
@@ -63,3 +70,32 @@ def decode_batch(data: bytes) -> list[BatchItem]:
     if not items:
         raise BatchError("an empty batch")
     return items
+
+
+def inner_count(properties: bytes) -> int:
+    """How many messages an inner batch says it has: 1 if it does not say, 0 for what cannot be."""
+    text = find_property(properties, INNER_COUNT)
+    if text is None:
+        return 1
+    count = int(text) if text.isdigit() and len(text) < 6 else 0
+    return count if count <= INNER_COUNT_MAX else 0
+
+
+def with_inner_number(properties: bytes, name: bytes, value: int) -> bytes:
+    """The property string with this count or base, instead of one that it may have."""
+    mark, text = name + b"\x01", str(value).encode()
+    if properties.count(mark) == 1 and find_property(properties, name) == text:
+        return properties
+    if mark in properties:
+        pieces = [p for p in properties.split(b"\x02") if p and not p.startswith(mark)]
+        properties = b"\x02".join([*pieces, b""])
+    elif properties and properties[-1] != 2:
+        properties += b"\x02"
+    return properties + mark + text + b"\x02"
+
+
+def without_inner_numbers(properties: bytes) -> bytes:
+    """The property string of the same bytes as an ordinary message."""
+    marks = (INNER_COUNT + b"\x01", INNER_BASE + b"\x01")
+    pieces = [p for p in properties.split(b"\x02") if p and not p.startswith(marks)]
+    return b"\x02".join([*pieces, b""])

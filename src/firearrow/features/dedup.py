@@ -147,7 +147,7 @@ class DedupRoom(BaseRoom):
                 record = self._store.record(entry.physical_offset)
                 if record is not None:
                     yield entry.physical_offset, record
-            offset = entries[-1].offset + 1
+            offset = entries[-1].end
 
 
 class Window:

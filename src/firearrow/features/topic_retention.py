@@ -126,7 +126,7 @@ class TopicRetentionRoom(BaseRoom):
             counted = self._sizes[queue] = Counted(low)  # others moved it: count anew
         while left > 0 and (entries := self._store.entries(*queue, counted.high, left)):
             counted.total += sum(map(_size, entries))
-            counted.high += len(entries)
+            counted.high = entries[-1].end
             left -= len(entries)
         while left > 0 and counted.total > limit:
             entries = self._store.entries(*queue, counted.low, min(left, ENTRIES_PER_STEP // 16))
@@ -135,7 +135,7 @@ class TopicRetentionRoom(BaseRoom):
                 if counted.total <= limit:
                     break
                 counted.total -= _size(entry)
-                counted.low += 1
+                counted.low = entry.end
             if not entries:
                 break
         self._store.raise_min_offset(*queue, counted.low)

@@ -47,6 +47,11 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its queues are priorities, the last one the highest (RocketMQ 5.4)."""
         return self.attributes.get("message.type") == "PRIORITY"
 
+    @property
+    def batched(self) -> bool:
+        """Whether its queues are batch queues, where a record may hold several messages."""
+        return self.attributes.get("queue.type") == "BatchCQ"
+
 
 class DataVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Version of a table that others copy (cluster.md 0.3)."""

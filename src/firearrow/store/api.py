@@ -64,7 +64,8 @@ class Read(msgspec.Struct, gc=False):
     min_offset: int
     max_offset: int
     records: bytes = b""  # whole records back to back, as stored
-    count: int = 0
+    count: int = 0  # messages in them
+    batched: int = 0  # records of a batch queue, each of which may hold several messages
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -74,6 +75,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     physical_offset: int
     size: int
     tags_code: int
+    count: int = 1  # messages in the record, the first one at ``offset``
+
+    @property
+    def end(self) -> int:
+        """The queue offset behind it."""
+        return self.offset + self.count
 
 
 UNKNOWN_USAGE: Final = -1.0
@@ -93,6 +100,10 @@ Arrival = Callable[[str, int, int, int, int, int], None]
 RecordMatch = Callable[[bytes], bool]  # whole record -> deliver it?
 # topic -> which of its records are hidden; None when none is
 HidingRule = Callable[[str], RecordMatch | None]
+
+
+# topic -> does it have batch queues? None for one that nobody knows: what is on the disk tells
+BatchRule = Callable[[str], bool | None]
 
 
 class Store(Protocol):
@@ -121,8 +132,9 @@ class Store(Protocol):
         tags_codes: Collection[int] | None = None,
         match: RecordMatch | None = None,
     ) -> Read:
-        """Read from ``offset`` within the limits of storage.md 3.10. ``tags_codes`` are Java
-        hashes (signed 32 bit); ``match`` is asked only for entries that pass them."""
+        """Read from ``offset`` within the limits of storage.md 3.10: whole records, so that one
+        which holds several messages may begin before ``offset``. ``tags_codes`` are Java hashes
+        (signed 32 bit); ``match`` is asked only for entries that pass them."""
 
     def entries(self, topic: str, queue_id: int, offset: int, count: int) -> list[Entry]:
         """Consume queue entries from ``offset``; fewer, or none, at the end or outside."""
@@ -181,6 +193,10 @@ class Store(Protocol):
 
     def hide(self, rule: HidingRule | None) -> None:
         """From now on ``read`` passes over the records that ``rule(topic)`` says are hidden."""
+
+    def use_batch_queues(self, rule: BatchRule) -> None:
+        """From now on ``rule(topic)`` says whether the queues of a topic that the store meets for
+        the first time are batch queues."""
 
     def delete_expired(self) -> None:
         """Run retention now (DELETE_EXPIRED_COMMITLOG)."""

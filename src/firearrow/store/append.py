@@ -8,8 +8,12 @@ from zlib import crc32
 
 import msgspec
 
+from firearrow.codec.batch import INNER_BASE, INNER_COUNT_MAX, inner_count, with_inner_number
+from firearrow.codec.hashes import body_crc
+from firearrow.codec.record import Record, encode_record
 from firearrow.codec.sysflags import (
     SYS_BORN_HOST_V6,
+    SYS_INNER_BATCH,
     SYS_STORE_HOST_V6,
     SYS_TRANSACTION_PREPARED,
 )
@@ -17,6 +21,7 @@ from firearrow.model.clock import Clock
 from firearrow.model.message import Message
 from firearrow.store import lmq
 from firearrow.store.api import Put, PutStatus
+from firearrow.store.batchqueue import unit_of
 from firearrow.store.commitlog import CommitLog, LogFull
 from firearrow.store.dispatch import Dispatcher
 from firearrow.store.flush import Flusher
@@ -34,6 +39,7 @@ _HEADS: Final = {
 _HEAD_V4 = _HEADS[8, 8]
 _PROPERTIES_SIZE = struct.Struct(">H")
 _V6_BITS: Final = SYS_BORN_HOST_V6 | SYS_STORE_HOST_V6
+_RARE_BITS: Final = _V6_BITS | SYS_INNER_BATCH
 
 
 class Appender:
@@ -79,6 +85,8 @@ class Appender:
                 return refusal
             if self._dispatches:
                 return self._append_dispatched(message)
+            if queue is None and self._dispatcher.has_batches(message.topic):
+                return self._append_batched(message)
             queue = self._dispatcher.queue(message.topic, message.queue_id)
         shape = queue.shape
         born_host = message.born_host
@@ -86,7 +94,9 @@ class Appender:
         head = _HEAD_V4
         sys_flag = message.sys_flag
         size = shape.overhead + body_size + properties_size
-        if len(born_host) + len(store_host) != 16 or sys_flag & _V6_BITS:
+        if len(born_host) + len(store_host) != 16 or sys_flag & _RARE_BITS:
+            if sys_flag & SYS_INNER_BATCH:
+                return _no_batch_queues(message.topic)
             head = _HEADS[len(born_host), len(store_host)]
             size += len(born_host) + len(store_host) - 16
             sys_flag = _with_address_bits(sys_flag, born_host, store_host)
@@ -140,6 +150,53 @@ class Appender:
             self._flusher.schedule()
         return Put(PutStatus.OK, "", phy, phy + size, offset, now)
 
+    def _append_batched(self, message: Message) -> Put:
+        """To a batch queue: one record, be it one message or an inner batch of many."""
+        queue = self._dispatcher.batch_queue(message.topic, message.queue_id)
+        assert queue is not None
+        counted = not message.sys_flag & SYS_TRANSACTION_PREPARED
+        base = queue.next_offset if counted else 0
+        properties = message.properties
+        if message.sys_flag & SYS_INNER_BATCH:
+            properties = with_inner_number(properties, INNER_BASE, base)
+            if len(properties) > PROPERTIES_BYTES_MAX:
+                return _properties_too_large(len(properties))
+        store_host = message.store_host or self._settings.store_host
+        hosts = len(message.born_host) + len(store_host) - 16
+        size = queue.shape.overhead + len(message.body) + len(properties) + hosts
+        try:
+            phy = self._log.position(size)
+        except LogFull as error:
+            return Put(PutStatus.SERVICE_NOT_AVAILABLE, str(error))
+        now = self.last_timestamp = max(self._now_ms(), self.last_timestamp)
+        record = Record(
+            size=size,
+            version=1,
+            body_crc=body_crc(message.body),
+            queue_id=message.queue_id,
+            flag=message.flag,
+            queue_offset=base,
+            physical_offset=phy,
+            sys_flag=message.sys_flag,
+            born_timestamp=message.born_timestamp,
+            born_host=message.born_host,
+            store_timestamp=now,
+            store_host=store_host,
+            reconsume_times=message.reconsume_times,
+            prepared_offset=message.prepared_offset,
+            body=message.body,
+            topic=message.topic,
+            properties=properties,
+        )
+        self._log.write(encode_record(record))
+        if counted:
+            unit = unit_of(record, self._tags_code(queue.shape, properties, now))
+            queue.next_offset = unit.end
+            self._dispatcher.dispatch_unit(queue, unit)
+        if not self._flusher.scheduled:
+            self._flusher.schedule()
+        return Put(PutStatus.OK, "", phy, phy + size, base, now)
+
     def _append_plain(self, message: Message) -> Put:
         """Into its own queue only."""
         if self.dispatches and lmq.OFFSETS_MARK in message.properties:
@@ -178,17 +235,19 @@ class Appender:
         """Why the message cannot be stored, if so (storage.md 2.7)."""
         error = _topic_error(message.topic)
         if error:
-            return Put(PutStatus.MESSAGE_ILLEGAL, error)
+            return _illegal(error)
         if self.refusal:
             return Put(PutStatus.SERVICE_NOT_AVAILABLE, self.refusal)
         size = len(message.properties)
         if size > PROPERTIES_BYTES_MAX:
-            return Put(
-                PutStatus.PROPERTIES_SIZE_EXCEEDED,
-                f"{size} bytes of properties; the limit is {PROPERTIES_BYTES_MAX}",
-            )
+            return _properties_too_large(size)
         if len(message.body) > self._settings.max_message_size:
             return self._too_large(len(message.body))
+        if message.sys_flag & SYS_INNER_BATCH:
+            if not self._dispatcher.has_batches(message.topic):
+                return _no_batch_queues(message.topic)
+            if not inner_count(message.properties):
+                return _illegal(f"INNER_NUM is no number from 1 to {INNER_COUNT_MAX}")
         return None
 
     def refuse(self, cause: str, reason: str) -> None:
@@ -200,7 +259,7 @@ class Appender:
 
     def append_batch(self, messages: list[Message]) -> Put:
         if not messages:
-            return Put(PutStatus.MESSAGE_ILLEGAL, "the batch is empty")
+            return _illegal("the batch is empty")
         total = 0
         for message in messages:
             refusal = self._refusal(message)
@@ -221,10 +280,24 @@ class Appender:
         return result
 
     def _too_large(self, size: int) -> Put:
-        return Put(
-            PutStatus.MESSAGE_ILLEGAL,
-            f"the message has {size} bytes, maxMessageSize is {self._settings.max_message_size}",
+        return _illegal(
+            f"the message has {size} bytes, maxMessageSize is {self._settings.max_message_size}"
         )
+
+
+def _illegal(reason: str) -> Put:
+    return Put(PutStatus.MESSAGE_ILLEGAL, reason)
+
+
+def _no_batch_queues(topic: str) -> Put:
+    return _illegal(f"an inner batch, but topic {topic} has not the attribute queue.type=BatchCQ")
+
+
+def _properties_too_large(size: int) -> Put:
+    return Put(
+        PutStatus.PROPERTIES_SIZE_EXCEEDED,
+        f"{size} bytes of properties; the limit is {PROPERTIES_BYTES_MAX}",
+    )
 
 
 def _with_address_bits(sys_flag: int, born_host: bytes, store_host: bytes) -> int:

@@ -59,6 +59,7 @@ class ConfigFiles:
         self._unsaved: set[str] = set()  # with notes that the file may not have
         self._unnoted: set[str] = set()  # with changes that are nowhere on the disk
         self._failing: set[str] = set()  # could not be saved the last time
+        self._peeked: dict[str, Any] = {}
         disk.make_directory(root)
 
     # -- read
@@ -69,6 +70,8 @@ class ConfigFiles:
         Raises:
             ConfigUnreadable: what is there cannot be read, so that it must not be replaced.
         """
+        if name in self._peeked:
+            return self._peeked.pop(name)
         path = f"{self._root}/{name}"
         unreadable = ""
         for candidate in (path, path + ".bak"):
@@ -85,6 +88,11 @@ class ConfigFiles:
                 "repair it, or remove it to start without what it says"
             )
         return None
+
+    def peek(self, name: str) -> Any:
+        """The same, before its owner loads it: a large table is read once."""
+        self._peeked[name] = found = self.load(name)
+        return found
 
     # -- write
 

@@ -36,13 +36,18 @@ TagsRule = Callable[[bytes, int], int]
 class TopicShape:
     """What every record of a topic shares; one object for all its queues."""
 
-    __slots__ = ("listeners", "magic", "name", "overhead", "part", "tags_rule")
+    __slots__ = ("files", "listeners", "magic", "name", "overhead", "part", "tags_rule")
 
     def __init__(
-        self, name: str, tags_rule: TagsRule | None, listeners: tuple[Arrival, ...]
+        self,
+        name: str,
+        files: QueueFiles,
+        tags_rule: TagsRule | None,
+        listeners: tuple[Arrival, ...],
     ) -> None:
         encoded = name.encode()
         self.name = name
+        self.files = files  # of its queues
         self.listeners = listeners
         self.tags_rule = tags_rule  # where the tags code is not the hash of the tag
         if len(encoded) <= TOPIC_BYTES_V1_MAX:
@@ -86,12 +91,17 @@ class ConsumeQueue:
 
 
 class QueueFiles:
-    """Reads and writes the files of all queues."""
+    """Reads and writes the files of all queues of one kind. Entry *n* of a queue stands at byte
+    n * the size of an entry, which begins with physical offset and record size."""
+
+    layout = ENTRY
+    filler = FILLER
 
     def __init__(self, disk: Disk, root: str, file_bytes: int) -> None:
         self._disk = disk
         self.root = root
-        self.file_bytes = -(-file_bytes // ENTRY_BYTES) * ENTRY_BYTES
+        self.entry_bytes = self.layout.size
+        self.file_bytes = -(-file_bytes // self.entry_bytes) * self.entry_bytes
 
     def directory(self, topic: str, queue_id: int) -> str:
         return f"{self.root}/{topic}/{queue_id}"
@@ -107,21 +117,21 @@ class QueueFiles:
             return b""
         pending = queue.pending
         if pending is not None and offset >= queue.pending_start:
-            start = (offset - queue.pending_start) * ENTRY_BYTES
-            return bytes(pending[start : start + count * ENTRY_BYTES])
+            start = (offset - queue.pending_start) * self.entry_bytes
+            return bytes(pending[start : start + count * self.entry_bytes])
         if pending is None or offset + count <= queue.pending_start:
             return self.read(queue.shape.name, queue.queue_id, offset, count)
         written = queue.pending_start - offset
         data = self.read(queue.shape.name, queue.queue_id, offset, written)
-        if len(data) < written * ENTRY_BYTES:
+        if len(data) < written * self.entry_bytes:
             return data  # the end of a file comes first
-        return data + pending[: (count - written) * ENTRY_BYTES]
+        return data + pending[: (count - written) * self.entry_bytes]
 
     def read(self, topic: str, queue_id: int, offset: int, count: int) -> bytes:
         """Entry bytes from the files; empty when the file is gone."""
-        position = offset * ENTRY_BYTES
+        position = offset * self.entry_bytes
         path, start = self._path(topic, queue_id, position)
-        size = min(count * ENTRY_BYTES, start + self.file_bytes - position)
+        size = min(count * self.entry_bytes, start + self.file_bytes - position)
         try:
             return self._disk.read_at(path, position - start, size)
         except FileNotFoundError:
@@ -129,7 +139,7 @@ class QueueFiles:
 
     def write(self, topic: str, queue_id: int, offset: int, data: bytes) -> list[str]:
         """Write entries from ``offset`` on; what must be synced. Runs in the background."""
-        position = offset * ENTRY_BYTES
+        position = offset * self.entry_bytes
         paths = []
         while data:
             path, start = self._path(topic, queue_id, position)
@@ -138,7 +148,7 @@ class QueueFiles:
                 directory = self.directory(topic, queue_id)
                 paths += [directory, f"{self.root}/{topic}", self.root]
                 # The first file of a queue that does not start at a file's start.
-                fillers = FILLER * ((position - start) // ENTRY_BYTES)
+                fillers = self.filler * ((position - start) // self.entry_bytes)
                 self._disk.write_at(path, 0, fillers, self.file_bytes)
             self._disk.write_at(path, position - start, data[:room], self.file_bytes)
             paths.append(path)
@@ -162,38 +172,44 @@ class QueueFiles:
         """Entries in the file that starts at ``start`` up to the first unused one, or the first
         that points behind ``log_end``. Offsets grow, so this is a binary search; it begins near the
         start of the file, where most queues end, and its last steps are one read."""
-        first, low, high = start // ENTRY_BYTES, 0, self.file_bytes // ENTRY_BYTES
+        first, low, high = start // self.entry_bytes, 0, self.file_bytes // self.entry_bytes
 
-        def behind(entry: tuple[int, int, int]) -> bool:
-            phy, size, _ = entry
-            if phy < 0 or size <= 0:
+        def behind(entry: tuple[int, ...]) -> bool:
+            if not self.is_used(entry):
                 return True
+            phy, size = entry[:2]
             return log_end is not None and phy >= log_end and (size != FILLER_SIZE or phy > 0)
 
         middle = BLOCK_ENTRIES
         while high - low > BLOCK_ENTRIES:
-            if behind(self._entry(topic, queue_id, first + middle)):
+            if behind(self._read_one(topic, queue_id, first + middle)):
                 high = middle
             else:
                 low = middle + 1
             middle = (low + high) // 2
         data = self.read(topic, queue_id, first + low, high - low)
-        entries = list(ENTRY.iter_unpack(data[: len(data) // ENTRY_BYTES * ENTRY_BYTES]))
+        entries = list(
+            self.layout.iter_unpack(data[: len(data) // self.entry_bytes * self.entry_bytes])
+        )
         return low + bisect_left(entries, True, key=behind)
 
-    def _entry(self, topic: str, queue_id: int, offset: int) -> tuple[int, int, int]:
-        data = self.read(topic, queue_id, offset, 1)
-        return ENTRY.unpack(data) if len(data) == ENTRY_BYTES else (0, 0, 0)
+    def is_used(self, entry: tuple[int, ...]) -> bool:
+        """Whether these bytes of a file were written."""
+        return entry[0] >= 0 and entry[1] > 0
 
-    def entry(self, queue: ConsumeQueue, offset: int) -> tuple[int, int, int] | None:
-        """(physical offset, size, tags code) of one entry, or ``None``."""
+    def _read_one(self, topic: str, queue_id: int, offset: int) -> tuple[int, ...]:
+        data = self.read(topic, queue_id, offset, 1)
+        return self.layout.unpack(data.ljust(self.entry_bytes, b"\0"))
+
+    def find(self, queue: ConsumeQueue, offset: int) -> tuple[int, ...] | None:
+        """One entry, (physical offset, size, tags code ...), or ``None``."""
         data = self.entries(queue, offset, 1)
-        return ENTRY.unpack(data) if len(data) == ENTRY_BYTES else None
+        return self.layout.unpack(data) if len(data) == self.entry_bytes else None
 
     def truncate(self, topic: str, queue_id: int, offset: int) -> None:
         """Make everything from ``offset`` on unused, and remove the files behind it. The first
         file stays in any case: its name tells the queue's offsets."""
-        position = offset * ENTRY_BYTES
+        position = offset * self.entry_bytes
         starts = self.starts(topic, queue_id)
         for start in starts:
             path = f"{self.directory(topic, queue_id)}/{start:020d}"
@@ -207,7 +223,7 @@ class QueueFiles:
         """Remove the files that hold only entries before ``offset``, never the last one."""
         starts = self.starts(topic, queue_id)
         for start in starts[:-1]:
-            if start + self.file_bytes > offset * ENTRY_BYTES:
+            if start + self.file_bytes > offset * self.entry_bytes:
                 return
             path = f"{self.directory(topic, queue_id)}/{start:020d}"
             self._disk.forget(path)
@@ -221,3 +237,8 @@ class QueueFiles:
             self._disk.remove(f"{directory}/{name}")
         self._disk.remove_directory(directory)
         self._disk.remove_directory(f"{self.root}/{topic}")
+
+
+def int32(value: int) -> int:
+    """A tags code as the signed number that it is the hash of."""
+    return ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from firearrow.codec.hashes import java_hash
 from firearrow.codec.properties import find_property
 from firearrow.store.api import Arrival
+from firearrow.store.batchqueue import UNIT, BatchQueue, Unit, UnitFiles
 from firearrow.store.commitlog import CommitLog
 from firearrow.store.consumequeue import (
     ENTRY,
@@ -35,19 +36,27 @@ class Dispatcher:
         settings: StoreSettings,
         commit_log: CommitLog,
         files: QueueFiles,
+        unit_files: UnitFiles,
         queue_flusher: QueueFlusher,
         tags_rules: Mapping[str, TagsRule],
     ) -> None:
         self._settings = settings
         self._log = commit_log
         self._files = files
+        self._unit_files = unit_files
         self._queue_flusher = queue_flusher
         self._tags_rules = tags_rules
         self._tags: dict[bytes, int] = {}
         self._shapes: dict[str, TopicShape] = {}
         self._listeners: list[tuple[str | None, Arrival]] = []
+        # Whether a topic has batch queues; ``None`` for a topic that nobody knows. Asked once.
+        self.batch_rule: Callable[[str], bool | None] = lambda topic: None
+        # A topic's queues are in one of these: who finds none in the first looks into the other.
         self.table: dict[tuple[str, int], ConsumeQueue] = {}
-        self.unflushed: deque[tuple[ConsumeQueue, int, int, int]] = deque()
+        self.batches: dict[tuple[str, int], BatchQueue] = {}
+        # What is in the log, but not yet on the disk: (queue, physical offset, size, tags code or
+        # unit).
+        self.unflushed: deque[tuple[ConsumeQueue, int, int, int | Unit]] = deque()
 
     def queue(self, topic: str, queue_id: int) -> ConsumeQueue:
         queue = self.table.get((topic, queue_id))
@@ -58,9 +67,43 @@ class Dispatcher:
     def shape(self, topic: str) -> TopicShape:
         shape = self._shapes.get(topic)
         if shape is None:
-            rule = self._tags_rules.get(topic)
-            shape = self._shapes[topic] = TopicShape(topic, rule, self._listeners_of(topic))
+            files = self._unit_files if self.batch_rule(topic) else self._files
+            shape = self.add_shape(topic, files)
         return shape
+
+    def knows(self, topic: str) -> bool:
+        return topic in self._shapes
+
+    def add_shape(self, topic: str, files: QueueFiles) -> TopicShape:
+        rule, listeners = self._tags_rules.get(topic), self._listeners_of(topic)
+        shape = self._shapes[topic] = TopicShape(topic, files, rule, listeners)
+        return shape
+
+    def batch_queue(self, topic: str, queue_id: int) -> BatchQueue | None:
+        """The queue of a topic that has batch queues."""
+        queue = self.batches.get((topic, queue_id))
+        if queue is None and (shape := self.shape(topic)).files is self._unit_files:
+            queue = self.batches[topic, queue_id] = BatchQueue(ConsumeQueue(shape, queue_id))
+        return queue
+
+    def add_list(self, topic: str, queue_id: int, end: int) -> ConsumeQueue:
+        """A queue with so many entries or units on the disk."""
+        shape = self.shape(topic)
+        queue = ConsumeQueue(shape, queue_id, end)
+        if shape.files is self._unit_files:
+            self.batches[topic, queue_id] = BatchQueue(queue)
+        else:
+            self.table[topic, queue_id] = queue
+        return queue
+
+    def has_batches(self, topic: str) -> bool:
+        return self.shape(topic).files is self._unit_files
+
+    def lists(self) -> Iterator[tuple[tuple[str, int], ConsumeQueue]]:
+        """Every queue's list of entries or units."""
+        yield from list(self.table.items())
+        for key, queue in list(self.batches.items()):
+            yield key, queue.units
 
     def tags_code(self, shape: TopicShape, properties: bytes, timestamp: int) -> int:
         """Java hash of the TAGS property, 0 without one; a topic may have a rule of its own."""
@@ -93,7 +136,11 @@ class Dispatcher:
         """Make what the flush covered readable (storage.md 5.6: only flushed with SYNC_FLUSH)."""
         unflushed = self.unflushed
         while unflushed and unflushed[0][1] + unflushed[0][2] <= flushed:
-            self.add_entry(*unflushed.popleft())
+            queue, phy, size, rest = unflushed.popleft()
+            if isinstance(rest, int):
+                self.add_entry(queue, phy, size, rest)
+            elif (batch := self.batches.get((queue.shape.name, queue.queue_id))) is not None:
+                self.add_unit(batch, rest)
 
     def add_entry(self, queue: ConsumeQueue, phy: int, size: int, tags_code: int) -> None:
         """Put one entry at the end of its queue and tell who listens."""
@@ -109,6 +156,46 @@ class Dispatcher:
         for listener in shape.listeners:
             listener(shape.name, queue.queue_id, offset, tags_code, phy, size)
 
+    def dispatch_unit(self, queue: BatchQueue, unit: Unit) -> None:
+        if self._visible_at_once:
+            self.show_flushed(unit.physical_offset)
+            self.add_unit(queue, unit)
+        else:
+            self.unflushed.append((queue.units, unit.physical_offset, unit.size, unit))
+
+    def add_unit(self, queue: BatchQueue, unit: Unit) -> None:
+        """Put one unit at the end of its queue and tell who listens."""
+        units = queue.units
+        if units.pending is None:
+            units.pending = bytearray()
+            units.pending_start = units.max_offset
+            self._queue_flusher.dirty(units, unit.physical_offset)
+        units.pending += UNIT.pack(*unit)
+        units.max_offset += 1
+        queue.max_offset = unit.end
+        shape = queue.shape
+        for listener in shape.listeners:
+            listener(
+                shape.name,
+                units.queue_id,
+                unit.end,
+                unit.tags_code,
+                unit.physical_offset,
+                unit.size,
+            )
+
+    def restore_unit(self, topic: str, queue_id: int, unit: Unit) -> None:
+        """For recovery."""
+        queue = self.batch_queue(topic, queue_id)
+        if queue is None or unit.base < queue.max_offset:
+            return
+        if queue.units.max_offset == queue.units.min_offset:
+            queue.min_offset = unit.base
+        elif unit.base > queue.max_offset:
+            _note_gap(topic, queue_id, queue.max_offset, unit.base)
+        self.add_unit(queue, unit)
+        queue.next_offset = queue.max_offset
+
     def restore_entry(
         self, topic: str, queue_id: int, offset: int, phy: int, size: int, tags: int
     ) -> None:
@@ -120,13 +207,7 @@ class Dispatcher:
             if queue.max_offset == 0:
                 queue.min_offset = queue.max_offset = queue.pending_start = offset
             else:
-                log.error(
-                    "queue %s/%d has no entries from %d to %d; their messages are not readable",
-                    topic,
-                    queue_id,
-                    queue.max_offset,
-                    offset,
-                )
+                _note_gap(topic, queue_id, queue.max_offset, offset)
                 while queue.max_offset < offset:  # with a position, so that positions only grow
                     self.add_entry(queue, phy, FILLER_SIZE, 0)
         self.add_entry(queue, phy, size, tags)
@@ -138,7 +219,7 @@ class Dispatcher:
         low, high = queue.min_offset, queue.max_offset
         middle = low  # mostly it stays
         while low < high:
-            entry = self._files.entry(queue, middle)
+            entry = queue.shape.files.find(queue, middle)
             before_all = entry is not None and entry[1] == FILLER_SIZE and entry[0] == 0
             if entry is None or before_all or entry[0] < minimum:
                 low = middle + 1
@@ -155,10 +236,27 @@ class Dispatcher:
     def _listeners_of(self, name: str) -> tuple[Arrival, ...]:
         return tuple(listener for topic, listener in self._listeners if topic in (None, name))
 
-    def forget(self, topic: str) -> list[int]:
-        """Drop the topic's queues, but not their files; their ids."""
-        ids = [queue_id for name, queue_id in self.table if name == topic]
-        for queue_id in ids:
-            self._queue_flusher.forget(self.table.pop((topic, queue_id)))
+    def forget(self, topic: str) -> list[ConsumeQueue]:
+        """Drop the topic's queues, but not their files."""
+        dropped = [queue for (name, _), queue in self.lists() if name == topic]
+        for queue in dropped:
+            self.drop(topic, queue.queue_id)
         self._shapes.pop(topic, None)
-        return ids
+        return dropped
+
+    def drop(self, topic: str, queue_id: int) -> None:
+        """Drop one queue, but not its files."""
+        queue = self.table.pop((topic, queue_id), None)
+        if queue is None:
+            queue = self.batches.pop((topic, queue_id)).units
+        self._queue_flusher.forget(queue)
+
+
+def _note_gap(topic: str, queue_id: int, start: int, end: int) -> None:
+    log.error(
+        "queue %s/%d has no entries from %d to %d; their messages are not readable",
+        topic,
+        queue_id,
+        start,
+        end,
+    )

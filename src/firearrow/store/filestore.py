@@ -6,12 +6,14 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
 from firearrow.store import checkpoint, configfiles, retention
-from firearrow.store.api import UNKNOWN_USAGE, DiskUsage
+from firearrow.store.api import UNKNOWN_USAGE, BatchRule, DiskUsage
 from firearrow.store.append import Appender
+from firearrow.store.batchqueue import UnitFiles
 from firearrow.store.commitlog import CommitLog
 from firearrow.store.consumequeue import QueueFiles, TagsRule
 from firearrow.store.disk import Disk
@@ -52,10 +54,15 @@ class FileStore:
         self.files = QueueFiles(
             disk, f"{root}/consumequeue", settings.mapped_file_size_consume_queue
         )
+        self.unit_files = UnitFiles(
+            disk, f"{root}/batchconsumequeue", settings.mapper_file_size_batch_consume_queue
+        )
         self.checkpoint = checkpoint.Checkpoint()
         self.flusher = Flusher(self)
         self.queue_flusher = QueueFlusher(self)
-        self.dispatcher = Dispatcher(settings, self.log, self.files, self.queue_flusher, tags_rules)
+        self.dispatcher = Dispatcher(
+            settings, self.log, self.files, self.unit_files, self.queue_flusher, tags_rules
+        )
         self.table = self.dispatcher.table
         self.appender = Appender(settings, clock, self.log, self.dispatcher, self.flusher)
         self.reader = Reader(settings, self.log, self.dispatcher, self.files)
@@ -95,7 +102,7 @@ class FileStore:
         return self.log.record_at(physical_offset)
 
     def queues(self) -> Iterator[tuple[str, int]]:
-        return iter(list(self.table))
+        return iter([*self.table, *self.dispatcher.batches])
 
     # -- state
 
@@ -128,29 +135,36 @@ class FileStore:
     # -- administration
 
     def delete_topic(self, topic: str) -> None:
-        for queue_id in self.dispatcher.forget(topic):
-            self.disk.forget(self.files.directory(topic, queue_id))
+        for queue in self.dispatcher.forget(topic):
+            files, queue_id = queue.shape.files, queue.queue_id
+            self.disk.forget(files.directory(topic, queue_id))
             self.background.submit(
-                lambda queue_id=queue_id: self.files.delete(topic, queue_id),  # type: ignore[misc]
-                lambda _, error: self._deleted(topic, error),
+                partial(files.delete, topic, queue_id), partial(self._deleted, files.root, topic)
             )
 
-    def _deleted(self, topic: str, error: OSError | None) -> None:
+    def _deleted(self, root: str, topic: str, _: None, error: OSError | None) -> None:
         if error is not None:
             log.error(
                 "cannot remove the consume queues of the deleted topic %s: %s. Remove %s/%s by "
                 "hand while the broker is down",
                 topic,
                 error.strerror,
-                self.files.root,
+                root,
                 topic,
             )
 
     def raise_min_offset(self, topic: str, queue_id: int, offset: int) -> None:
         queue = self.table.get((topic, queue_id))
+        batches = self.dispatcher.batches.get((topic, queue_id))
         if queue is not None and offset > queue.min_offset:
             queue.min_offset = min(offset, queue.max_offset)
             self.files.delete_before(topic, queue_id, queue.min_offset)
+        elif batches is not None and offset > batches.min_offset:
+            batches.drop_before(offset)
+            self.unit_files.delete_before(topic, queue_id, batches.units.min_offset)
+
+    def use_batch_queues(self, rule: BatchRule) -> None:
+        self.dispatcher.batch_rule = rule
 
     def delete_expired(self) -> None:
         self.retention.run_now()

@@ -10,7 +10,7 @@ import logging
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from firearrow.store.consumequeue import ENTRY_BYTES, ConsumeQueue
+from firearrow.store.consumequeue import ConsumeQueue, QueueFiles
 
 if TYPE_CHECKING:
     from firearrow.store.filestore import FileStore
@@ -24,6 +24,7 @@ QUEUES_PER_FLUSH: Final = 2000  # so that one background job stays short
 
 class _Job(NamedTuple):
     queue: ConsumeQueue
+    files: QueueFiles
     topic: str
     queue_id: int
     start: int
@@ -87,7 +88,7 @@ class QueueFlusher:
     def _write(self, queues: list[ConsumeQueue]) -> None:
         store = self._store
         self._running = [
-            _Job(q, q.shape.name, q.queue_id, q.pending_start, bytes(q.pending))
+            _Job(q, q.shape.files, q.shape.name, q.queue_id, q.pending_start, bytes(q.pending))
             for q in queues
             if q.pending
         ]
@@ -95,12 +96,11 @@ class QueueFlusher:
         if not self._running and mark == self._saved_mark:
             return
         jobs = self._running
-        files = store.files
 
         def write() -> None:
             paths: list[str] = []
             for job in jobs:
-                paths += files.write(job.topic, job.queue_id, job.start, job.data)
+                paths += job.files.write(job.topic, job.queue_id, job.start, job.data)
             store.disk.sync_files(paths)
 
         store.background.submit(write, lambda _, error: self._written(mark, timestamp, error))
@@ -171,7 +171,7 @@ class QueueFlusher:
             queue.pending = None
             return None
         del pending[:written]
-        queue.pending_start += written // ENTRY_BYTES
+        queue.pending_start += written // job.files.entry_bytes
         return queue
 
     def _dirty_again(self, queues: list[ConsumeQueue]) -> None:
@@ -193,11 +193,10 @@ class QueueFlusher:
 
     def flush_now(self) -> None:
         """Write everything in this call (blocks); for the end of the store."""
-        files = self._store.files
         paths: list[str] = []
         for queue in list(self._dirty):
             if queue.pending:
-                paths += files.write(
+                paths += queue.shape.files.write(
                     queue.shape.name, queue.queue_id, queue.pending_start, bytes(queue.pending)
                 )
                 queue.pending = None

@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from firearrow.store import api
+from firearrow.store import api, batchread
 from firearrow.store.api import Entry, HidingRule, Read, RecordMatch
+from firearrow.store.batchqueue import BatchQueue
 from firearrow.store.commitlog import CommitLog
-from firearrow.store.consumequeue import ENTRY, ENTRY_BYTES, FILLER_SIZE, ConsumeQueue, QueueFiles
+from firearrow.store.consumequeue import (
+    ENTRY,
+    ENTRY_BYTES,
+    FILLER_SIZE,
+    ConsumeQueue,
+    QueueFiles,
+    int32,
+)
 from firearrow.store.dispatch import Dispatcher
 from firearrow.store.settings import StoreSettings
 
@@ -26,6 +34,8 @@ class Reader:
         self._settings = settings
         self._log = commit_log
         self._table = dispatcher.table
+        self._batches = dispatcher.batches
+        self._batch_reader = batchread.BatchReader(settings, commit_log)
         self._files = files
         self._hidden: HidingRule | None = None
         self._hot_bytes = _memory_bytes() * settings.access_message_in_memory_max_ratio // 100
@@ -42,20 +52,17 @@ class Reader:
         match: RecordMatch | None = None,
     ) -> Read:
         queue = self._table.get((topic, queue_id))
-        if queue is None:
-            return Read(api.NO_MATCHED_LOGIC_QUEUE, 0, 0, 0)
-        low, high = queue.min_offset, queue.max_offset
-        if high == 0:
-            return Read(api.NO_MESSAGE_IN_QUEUE, 0, low, high)
-        if offset < low:
-            return Read(api.OFFSET_TOO_SMALL, low, low, high)
-        if offset == high:
-            return Read(api.OFFSET_OVERFLOW_ONE, offset, low, high)
-        if offset > high:
-            return Read(api.OFFSET_OVERFLOW_BADLY, high, low, high)
-        settings = self._settings
         if self._hidden is not None:
             match = _visible(self._hidden(topic), match)
+        if queue is None:
+            batches = self._batches.get((topic, queue_id))
+            if batches is None:
+                return Read(api.NO_MATCHED_LOGIC_QUEUE, 0, 0, 0)
+            return self._read_batches(batches, offset, max_messages, max_bytes, tags_codes, match)
+        low, high = queue.min_offset, queue.max_offset
+        if not low <= offset < high:
+            return _outside(offset, low, high)
+        settings = self._settings
         if tags_codes is None and match is None:
             examined = min(max_messages, settings.max_transfer_count_on_message_in_memory)
         else:
@@ -100,7 +107,7 @@ class Reader:
                 ):
                     break
             offset += 1
-            if tags_codes is not None and _int32(tags_code) not in tags_codes:
+            if tags_codes is not None and int32(tags_code) not in tags_codes:
                 continue
             if match is not None:
                 record = commit_log.slice(phy, size)
@@ -124,25 +131,47 @@ class Reader:
             return Read(api.FOUND, offset, low, high, body, count)
         return Read(status, offset, low, high)
 
+    def _read_batches(
+        self,
+        queue: BatchQueue,
+        offset: int,
+        max_messages: int,
+        max_bytes: int,
+        tags_codes: Collection[int] | None,
+        match: RecordMatch | None,
+    ) -> Read:
+        if not queue.min_offset <= offset < queue.max_offset:
+            return _outside(offset, queue.min_offset, queue.max_offset)
+        hot_from = self._log.end - self._hot_bytes
+        limits = batchread.Limits(max_messages, max_bytes, hot_from, *_read_limits(self._settings))
+        return self._batch_reader.read(queue, offset, limits, tags_codes, match)
+
     def entries(self, topic: str, queue_id: int, offset: int, count: int) -> list[Entry]:
         queue = self._table.get((topic, queue_id))
+        if queue is None and (batches := self._batches.get((topic, queue_id))) is not None:
+            return batchread.entries(batches, offset, count)
         if queue is None or not queue.min_offset <= offset < queue.max_offset:
             return []
         data = self._files.entries(queue, offset, count)
         return [Entry(offset + n, *entry) for n, entry in enumerate(ENTRY.iter_unpack(data))]
 
     def min_offset(self, topic: str, queue_id: int) -> int:
-        queue = self._table.get((topic, queue_id))
+        queue = self._bounds(topic, queue_id)
         return queue.min_offset if queue else 0
 
     def max_offset(self, topic: str, queue_id: int) -> int:
-        queue = self._table.get((topic, queue_id))
+        queue = self._bounds(topic, queue_id)
         return queue.max_offset if queue else 0
 
+    def _bounds(self, topic: str, queue_id: int) -> ConsumeQueue | BatchQueue | None:
+        return self._table.get((topic, queue_id)) or self._batches.get((topic, queue_id))
+
     def search_offset(self, topic: str, queue_id: int, timestamp: int, *, upper: bool) -> int:
-        queue = self._table.get((topic, queue_id))
+        queue = self._bounds(topic, queue_id)
         if queue is None or queue.max_offset <= queue.min_offset:
             return 0 if queue is None else queue.max_offset
+        if isinstance(queue, BatchQueue):
+            return batchread.search(queue, timestamp, upper=upper)
         low, high = queue.min_offset, queue.max_offset
         while low < high:  # first entry with a later time (upper), or not an earlier one
             middle = (low + high) // 2
@@ -154,11 +183,13 @@ class Reader:
         return max(low - 1, queue.min_offset) if upper else low
 
     def _store_time(self, queue: ConsumeQueue, offset: int) -> int:
-        entry = self._files.entry(queue, offset)
+        entry = self._files.find(queue, offset)
         return -1 if entry is None or entry[1] == FILLER_SIZE else self._log.store_time(entry[0])
 
     def store_time(self, topic: str, queue_id: int, offset: int) -> int:
-        queue = self._table.get((topic, queue_id))
+        queue = self._bounds(topic, queue_id)
+        if isinstance(queue, BatchQueue):
+            return batchread.store_time(queue, offset)
         if queue is None or not queue.min_offset <= offset < queue.max_offset:
             return -1
         return self._store_time(queue, offset)
@@ -193,8 +224,15 @@ def _visible(hidden: RecordMatch | None, match: RecordMatch | None) -> RecordMat
     return lambda record: not hidden(record) and match(record)
 
 
-def _int32(value: int) -> int:
-    return ((value & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+def _outside(offset: int, low: int, high: int) -> Read:
+    """The answer for an offset that the queue does not have."""
+    if high == 0:
+        return Read(api.NO_MESSAGE_IN_QUEUE, 0, low, high)
+    if offset < low:
+        return Read(api.OFFSET_TOO_SMALL, low, low, high)
+    if offset == high:
+        return Read(api.OFFSET_OVERFLOW_ONE, offset, low, high)
+    return Read(api.OFFSET_OVERFLOW_BADLY, high, low, high)
 
 
 def _memory_bytes() -> int:

@@ -12,14 +12,16 @@ What is on the disk tells everything (storage.md 5.2 - 5.5). Where the walk over
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from firearrow.codec.sysflags import SYS_TRANSACTION_PREPARED
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
 from firearrow.store import checkpoint, lmq
+from firearrow.store.api import BatchRule
+from firearrow.store.batchqueue import unit_of
 from firearrow.store.commitlog import ReadAhead
-from firearrow.store.consumequeue import ENTRY_BYTES, FILLER_SIZE, ConsumeQueue, TagsRule
+from firearrow.store.consumequeue import FILLER_SIZE, ConsumeQueue, QueueFiles, TagsRule
 from firearrow.store.disk import Disk
 from firearrow.store.filestore import FileStore, StoreLocked
 from firearrow.store.settings import StoreSettings
@@ -39,11 +41,13 @@ def open_store(
     clock: Clock,
     background: Background,
     tags_rules: Mapping[str, TagsRule] | None = None,
+    batch_rule: Callable[[FileStore], BatchRule] | None = None,
 ) -> FileStore:
     """Open or create the store in ``root``, recovered and ready to append.
 
     ``tags_rules`` give the tags code of a topic's entries where it is not the hash of the tag:
-    a delay queue stores the due time there.
+    a delay queue stores the due time there. ``batch_rule`` gives the rule that recovery needs; it
+    may look at the configuration files.
 
     Raises:
         StoreLocked: another process has it open.
@@ -58,6 +62,8 @@ def open_store(
         )
     try:
         store = FileStore(root, settings, disk, clock, background, tags_rules or {})
+        if batch_rule is not None:
+            store.use_batch_queues(batch_rule(store))
         _recover(store)
     except BaseException:
         disk.unlock()
@@ -76,13 +82,15 @@ def _recover(store: FileStore) -> None:
     start = _start_of_walk(store, last, crashed=crashed)
     _note_start(store, start)
     _trim_queues(store, last, start, crashed=crashed)
+    _settle_batches(store)
     end = _walk(store, start)
     store.log.set_end(end)
     _drop_entries_behind(store, last, end)
-    for key, queue in store.table.items():
+    for key, queue in store.dispatcher.lists():
         queue.next_offset = queue.max_offset
         if queue.pending is not None or key not in last:
             store.dispatcher.correct_min_offset(queue)
+    _settle_batches(store)
     store.index.load(crashed=crashed)
     if crashed:
         log.warning(
@@ -95,23 +103,51 @@ def _recover(store: FileStore) -> None:
 def _load_queues(store: FileStore) -> dict[tuple[str, int], int]:
     """Make all queues that have files, as long as those say; the position of each one's last entry.
     Everything is asked of a queue's file while it is open: there may be very many."""
-    files = store.files
-    store.disk.make_directory(files.root)
+    store.disk.make_directory(store.files.root)
     last = {}
-    for topic in files.topics():
-        for queue_id in files.queue_ids(topic):
-            starts = files.starts(topic, queue_id)
-            if not starts:
+    for files in (store.files, store.unit_files):
+        for topic in files.topics():
+            if not _belongs(store, files, topic):
                 continue
-            count = files.find_end(topic, queue_id, starts[-1])
-            queue = ConsumeQueue(
-                store.dispatcher.shape(topic), queue_id, starts[-1] // ENTRY_BYTES + count
-            )
-            queue.min_offset = starts[0] // ENTRY_BYTES
-            store.table[topic, queue_id] = queue
-            last[topic, queue_id] = _last_phy(store, queue)
-            store.dispatcher.correct_min_offset(queue)
+            for queue_id in files.queue_ids(topic):
+                queue = _load_queue(store, files, topic, queue_id)
+                if queue is not None:
+                    last[topic, queue_id] = _last_phy(queue)
+                    store.dispatcher.correct_min_offset(queue)
     return last
+
+
+def _belongs(store: FileStore, files: QueueFiles, topic: str) -> bool:
+    """Whether the topic has its queues in these files, and not in those of the other kind."""
+    dispatcher = store.dispatcher
+    if not dispatcher.knows(topic) and dispatcher.batch_rule(topic) is None:
+        dispatcher.add_shape(topic, files)
+    if dispatcher.shape(topic).files is files:
+        return True
+    log.error(
+        "%s/%s is left alone: by its attribute queue.type, or since it is deleted, the topic has "
+        "its queues elsewhere. Remove it: a Java broker would not start with it",
+        files.root,
+        topic,
+    )
+    return False
+
+
+def _load_queue(
+    store: FileStore, files: QueueFiles, topic: str, queue_id: int
+) -> ConsumeQueue | None:
+    starts = files.starts(topic, queue_id)
+    if not starts:
+        return None
+    end = starts[-1] // files.entry_bytes + files.find_end(topic, queue_id, starts[-1])
+    queue = store.dispatcher.add_list(topic, queue_id, end)
+    queue.min_offset = starts[0] // files.entry_bytes
+    return queue
+
+
+def _settle_batches(store: FileStore) -> None:
+    for queue in store.dispatcher.batches.values():
+        queue.settle()
 
 
 def _start_of_walk(store: FileStore, last: dict[tuple[str, int], int], *, crashed: bool) -> int:
@@ -155,8 +191,8 @@ def _ends_at(store: FileStore, mark: int) -> bool:
     return store.log.scan(mark, ahead=ReadAhead())[0] is None
 
 
-def _last_phy(store: FileStore, queue: ConsumeQueue) -> int:
-    entry = store.files.entry(queue, queue.max_offset - 1) if queue.max_offset else None
+def _last_phy(queue: ConsumeQueue) -> int:
+    entry = queue.shape.files.find(queue, queue.max_offset - 1) if queue.max_offset else None
     return -1 if entry is None or entry[1] == FILLER_SIZE else entry[0]
 
 
@@ -165,28 +201,28 @@ def _trim_queues(
 ) -> None:
     """Forget entries at and behind the start of the walk: the walk brings them again. After a crash
     each queue is cut: pages that were lost may stand before pages that were not."""
-    for key, queue in list(store.table.items()):
+    for key, queue in store.dispatcher.lists():
         if crashed or last[key] >= start:
-            _cut(store, key, queue, start)
+            _cut(key, queue, start)
             del last[key]
 
 
 def _drop_entries_behind(store: FileStore, last: dict[tuple[str, int], int], end: int) -> None:
-    for key, queue in list(store.table.items()):
+    for key, queue in store.dispatcher.lists():
         if queue.pending is None and last.get(key, -1) >= end:
-            _cut(store, key, queue, end)
+            _cut(key, queue, end)
             del last[key]
 
 
-def _cut(store: FileStore, key: tuple[str, int], queue: ConsumeQueue, position: int) -> None:
+def _cut(key: tuple[str, int], queue: ConsumeQueue, position: int) -> None:
     """Drop the entries of a queue that point to ``position`` or behind it."""
-    files = store.files
+    files = queue.shape.files
     topic, queue_id = key
     for start in reversed(files.starts(topic, queue_id)):
         count = files.find_end(topic, queue_id, start, position)
         if count or start == 0:
             break
-    queue.max_offset = queue.pending_start = start // ENTRY_BYTES + count
+    queue.max_offset = queue.pending_start = start // files.entry_bytes + count
     queue.min_offset = min(queue.min_offset, queue.max_offset)
     files.truncate(topic, queue_id, queue.max_offset)
 
@@ -209,7 +245,10 @@ def _walk(store: FileStore, position: int) -> int:
             queue = store.table.get(key)
             shape = queue.shape if queue is not None else store.dispatcher.shape(record.topic)
             code = store.dispatcher.tags_code(shape, record.properties, record.store_timestamp)
-            if queue is not None and queue.max_offset == record.queue_offset:
+            if shape.files is store.unit_files:
+                _restart_if_recreated(store, key, record.queue_offset, last_phy)
+                store.dispatcher.restore_unit(*key, unit_of(record, code))
+            elif queue is not None and queue.max_offset == record.queue_offset:
                 store.dispatcher.add_entry(queue, position, record.size, code)
             else:
                 _restart_if_recreated(store, key, record.queue_offset, last_phy)
@@ -232,11 +271,9 @@ def _restart_if_recreated(
     store: FileStore, key: tuple[str, int], offset: int, last_phy: dict[tuple[str, int], int]
 ) -> None:
     """A lower offset in a later record: the topic was deleted and made again."""
-    queue = store.table.get(key)
-    if queue is None or offset >= queue.max_offset:
+    if offset >= store.max_offset(*key):
         return
     known = key in last_phy or offset == 0
     if known:
-        store.queue_flusher.forget(queue)
-        store.files.delete(*key)
-        del store.table[key]
+        store.dispatcher.drop(*key)
+        store.dispatcher.shape(key[0]).files.delete(*key)

@@ -136,9 +136,11 @@ class Retention:
     def _follow(self) -> None:
         """Let consume queues and the key index follow the log's new beginning."""
         store = self._store
-        for (topic, queue_id), queue in store.table.items():
+        for (topic, queue_id), queue in store.dispatcher.lists():
             before = queue.min_offset
             store.dispatcher.correct_min_offset(queue)
             if queue.min_offset != before:
-                store.files.delete_before(topic, queue_id, queue.min_offset)
+                queue.shape.files.delete_before(topic, queue_id, queue.min_offset)
+        for batches in store.dispatcher.batches.values():
+            batches.follow()
         store.index.delete_before(store.log.min_offset)

@@ -11,6 +11,7 @@ class StoreSettings(msgspec.Struct, kw_only=True):
     store_host: bytes = bytes([127, 0, 0, 1]) + (10911).to_bytes(4)  # packed address
     mapped_file_size_commit_log: int = 1024 * 1024 * 1024
     mapped_file_size_consume_queue: int = 300_000 * 20
+    mapper_file_size_batch_consume_queue: int = 300_000 * 46
     flush_disk_type: str = "ASYNC_FLUSH"
     flush_interval_commit_log: int = 500  # ms
     sync_flush_timeout: int = 5000  # ms

@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from firearrow.codec.batch import without_inner_numbers
 from firearrow.codec.properties import find_property
 from firearrow.codec.record import MAGIC_V1, MAGIC_V2, Record, decode_record, split_records
+from firearrow.codec.sysflags import SYS_INNER_BATCH, SYS_NEED_UNWRAP
 from firearrow.features.pop.popping import Part, Popped
 from firearrow.model.message import Message
 from firearrow.model.names import TOPIC_CHARS_MAX
@@ -17,8 +19,12 @@ _I2 = struct.Struct(">h")
 
 
 def revived(record: Record, retry_topic: str, queue_id: int, pop_ms: int, host: bytes) -> Message:
-    """The copy of a message that nobody acknowledged: one try more, everything else the same."""
-    properties = record.properties
+    """The copy of a message that nobody acknowledged: one try more, everything else the same. An
+    inner batch is an ordinary message there, with the body that its consumer saw before."""
+    properties, sys_flag = record.properties, record.sys_flag
+    if sys_flag & SYS_INNER_BATCH:
+        properties = without_inner_numbers(properties)
+        sys_flag &= ~(SYS_INNER_BATCH | SYS_NEED_UNWRAP)
     if properties and properties[-1:] != b"\x02":
         properties += b"\x02"
     if find_property(properties, b"1ST_POP_TIME") is None:
@@ -34,7 +40,7 @@ def revived(record: Record, retry_topic: str, queue_id: int, pop_ms: int, host: 
         born_host=host,
         store_host=host,
         flag=record.flag,
-        sys_flag=record.sys_flag,
+        sys_flag=sys_flag,
         reconsume_times=record.reconsume_times + 1,
     )
 

@@ -225,14 +225,9 @@ class Popper:
             return
         read, offset = self._read(queue, offset, room, wanted.subscription)
         if read.count:
-            part = Part(
-                topic.name,
-                queue_id,
-                offset,
-                self._queue_offsets(topic.name, queue_id, read, offset),
-                read.records,
-                {},
-            )
+            offsets = self._queue_offsets(topic.name, queue_id, read, offset)
+            first = min(offset, offsets[0])  # an inner batch may begin before the offset
+            part = Part(topic.name, queue_id, first, offsets, read.records, {})
             if not self._leave_trace(wanted, popped, queue, part, read.next_offset):
                 popped.rest += read.count
                 return
@@ -266,9 +261,9 @@ class Popper:
 
     def _queue_offsets(self, topic: str, queue_id: int, read: Read, start: int) -> list[int]:
         """The queue offset of every record of a read."""
-        if read.next_offset - start == read.count:
+        if read.next_offset - start == read.count and not read.batched:
             return list(range(start, read.next_offset))
-        starts = _starts(read.records, read.count)
+        starts = _starts(read.records, read.batched or read.count)
         if not topic.startswith(names.LMQ_PREFIX):
             return [_OFFSET.unpack_from(read.records, at + QUEUE_OFFSET_AT)[0] for at in starts]
         # The records of a light message queue tell their offset in another one.
