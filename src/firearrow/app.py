@@ -342,6 +342,7 @@ class Server:
         broker = self.broker
         assert broker is not None
         proxy = assemble_proxy(self.plan.settings, broker, self.clock)
+        broker.core.grpc_state = lambda: self._grpc.state() if self._grpc is not None else {}
         routes = {**(self.name_server.routes() if self.name_server else {}), **broker.routes()}
         dispatcher = Dispatcher(routes)
 
@@ -371,7 +372,7 @@ class Server:
             tls = dataclasses.replace(tls, test_certificate=True)
         listener = listen_on(
             sock,
-            lambda peer: EitherSession(peer, grpc.connect, remoting),
+            lambda peer: EitherSession(peer, grpc.connect, remoting, grpc.refusals.count),
             tls=tls,
             limits=Limits(),
             clock=self.clock,

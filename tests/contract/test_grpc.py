@@ -195,7 +195,10 @@ class _Side:
 def test_one_port_for_both_protocols(data: bytes, name: str, piece: int) -> None:
     sides: dict[str, Any] = {"http2": _Side("http2"), "remoting": _Side("remoting")}
     session = EitherSession(
-        FakePeer(1), lambda peer: sides["http2"], lambda peer: sides["remoting"]
+        FakePeer(1),
+        lambda peer: sides["http2"],
+        lambda peer: sides["remoting"],
+        lambda kind, remote: None,
     )
     for at in range(0, len(data), piece):
         session.receive(data[at : at + piece])

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import hpack
 import pytest
-from tests.support.brokers import FakePeer, World
+from tests.support.brokers import World
 from tests.support.grpc import GrpcWorld
+from tests.support.http2 import EMPTY, Raw, block, open_stream, read_frames
 
 from firearrow.model.network import SessionError
 from firearrow.protocol.grpc import frames
@@ -33,64 +34,15 @@ from firearrow.protocol.grpc.frames import (
     frame,
 )
 from firearrow.protocol.grpc.http2 import HEADER_BYTES_MAX, STREAMS_MAX, WINDOW_BYTES
-from firearrow.protocol.grpc.session import GrpcSession
 
 LAST = END_HEADERS | END_STREAM
-EMPTY = bytes(5)  # a message without fields
 MALFORMED = b"\x40\x01x\x7f"
-BEGIN = PREFACE + frame(SETTINGS, 0, 0)
-
-
-class Raw:
-    """A peer that writes frames of its own making."""
-
-    def __init__(self, world: GrpcWorld) -> None:
-        self.peer = FakePeer(1)
-        self.session = GrpcSession(self.peer, world.methods, world.world.clock)
-        self.decoder = hpack.Decoder()
-
-    def write(self, *data: bytes) -> list[tuple[int, int, int, bytes]]:
-        """The frames that come back: type, flags, stream, payload."""
-        return list(_frames(self.session.receive(b"".join(data))))
-
-    def begin(self) -> Raw:
-        kinds = [kind for kind, *_ in self.write(BEGIN)]
-        assert kinds == [SETTINGS, WINDOW_UPDATE, SETTINGS]
-        return self
-
-    def check(self, stream_id: int) -> bytes:
-        """A whole call."""
-        return open_stream(stream_id) + frame(DATA, END_STREAM, stream_id, EMPTY)
-
-
-def open_stream(stream_id: int) -> bytes:
-    return frame(HEADERS, END_HEADERS, stream_id, block())
-
-
-def block(method: str = "Check") -> bytes:
-    """A request's headers, readable wherever it stands."""
-    encoder = hpack.Encoder()
-    encoder.header_table_size = 0
-    return encoder.encode(
-        [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", f"/grpc.health.v1.Health/{method}"),
-            ("content-type", "application/grpc"),
-        ]
-    )
-
-
-def _frames(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    while data:
-        high, low, kind, flags, stream_id = frames.HEAD.unpack_from(data)
-        size = high << 16 | low
-        yield kind, flags, stream_id, data[9 : 9 + size]
-        data = data[9 + size :]
 
 
 def error_codes(data: bytes, kind: int) -> list[int]:
-    return [int.from_bytes(payload[-4:]) for found, _, _, payload in _frames(data) if found == kind]
+    return [
+        int.from_bytes(payload[-4:]) for found, _, _, payload in read_frames(data) if found == kind
+    ]
 
 
 @pytest.fixture
@@ -195,7 +147,7 @@ def test_an_early_answer_stops_the_request(raw: Raw) -> None:
     ("wrong", "code"),
     [
         (frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 2**31 - 1)), frames.FLOW_CONTROL_ERROR),
-        (frame(WINDOW_UPDATE, 0, 1, bytes(4)), frames.FLOW_CONTROL_ERROR),
+        (frame(WINDOW_UPDATE, 0, 1, bytes(4)), frames.PROTOCOL_ERROR),
         (frame(HEADERS, END_HEADERS, 1, b"\x00\x01x\x01y"), frames.PROTOCOL_ERROR),
     ],
 )

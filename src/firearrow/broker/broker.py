@@ -81,6 +81,7 @@ class Core:
         self.update: Update = dict
         self.delay_progress: Callable[[], Mapping[int, tuple[int, int]]] = dict
         self.timer_state: Callable[[], Mapping[str, str]] = dict
+        self.grpc_state: Callable[[], Mapping[str, str]] = dict  # of the proxy in this process
 
     def load(self) -> None:
         """Read the tables from the store."""
@@ -200,7 +201,7 @@ class Broker:
             core.properties,
             core.update,
             core.delay_progress,
-            core.timer_state,
+            lambda: {**core.timer_state(), **core.grpc_state()},
         )
         return {
             17: topics.create,

@@ -7,7 +7,12 @@ from typing import Protocol, runtime_checkable
 
 
 class SessionError(Exception):
-    """The peer broke the protocol; the connection must be closed. The text is for the log."""
+    """The peer broke the protocol; the connection must be closed. The text is for the log, unless
+    who raised it has ``counted`` it and says itself what matters."""
+
+    def __init__(self, text: str, *, counted: bool = False) -> None:
+        super().__init__(text)
+        self.counted = counted
 
 
 class Peer(Protocol):

@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         try:
             answer = self._receive(data)
         except SessionError as error:
-            self.close(str(error))
+            self.close(str(error), logging.DEBUG if error.counted else logging.INFO)
         except Exception:
             log.exception("closing %s:%d, its session failed", *self.remote)
             self.abort()
@@ -172,12 +172,12 @@ class Connection(asyncio.Protocol):
         if self._paused:
             self._check_buffer()
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str, level: int = logging.INFO) -> None:
         if self.closed:
             return
         self.closed = True
         if reason:
-            log.info("closing %s:%d: %s", *self.remote, reason)
+            log.log(level, "closing %s:%d: %s", *self.remote, reason)
         self._transport.close()
 
     # -- what the owner calls

@@ -48,7 +48,7 @@ class RuntimeAdmin:
         properties: Callable[[], dict[str, Any]],
         update: Update,
         delay_progress: Callable[[], Mapping[int, tuple[int, int]]],
-        timer_state: Callable[[], Mapping[str, str]],
+        other_state: Callable[[], Mapping[str, str]],
     ) -> None:
         self._store = store
         self._stats = stats
@@ -56,7 +56,7 @@ class RuntimeAdmin:
         self._properties = properties
         self._update = update
         self._delay_progress = delay_progress
-        self._timer_state = timer_state
+        self._other_state = other_state
         self._version = DataVersion()
 
     # -- configuration
@@ -128,7 +128,7 @@ class RuntimeAdmin:
             "timerEnqueueTps": "0.0",
             "timerOffsetBehind": "0",
             "timerReadBehind": "0",
-            **self._timer_state(),
+            **self._other_state(),
         }
         for pool, places in _POOLS.items():
             table[f"{pool}ThreadPoolQueueSize"] = "0"

@@ -91,6 +91,8 @@ TIMEOUT_DIGITS_MAX: Final = 8
 def parse_timeout(text: str) -> float | None:
     """Seconds of a ``grpc-timeout`` header; ``None`` when it is none."""
     digits, unit = text[:-1], text[-1:]
-    if unit not in _UNITS_S or not digits.isdecimal() or len(digits) > TIMEOUT_DIGITS_MAX:
+    if unit not in _UNITS_S or len(digits) > TIMEOUT_DIGITS_MAX:
+        return None
+    if not (digits.isascii() and digits.isdecimal()):
         return None
     return int(digits) * _UNITS_S[unit]

@@ -42,6 +42,9 @@ _FIRST_DYNAMIC: Final = len(STATIC) + 1
 _BY_BYTE: Final = (None,) * 129 + STATIC
 _BYTE_DYNAMIC: Final = 0x80 | _FIRST_DYNAMIC
 _BYTE_LONG: Final = 0xFF
+# What stands for a pseudo header that a request cannot have.
+MALFORMED: Final = ":status"
+_PSEUDO: Final = frozenset({":authority", ":method", ":path", ":scheme", MALFORMED})
 _FORBIDDEN: Final = frozenset("\0\r\n")
 
 
@@ -164,6 +167,8 @@ def _new_name(raw: bytes) -> str:
     name = raw.decode("latin-1")
     if not name or name != name.lower():
         raise HeaderError(f"{name!r} is no name of a header field")
+    if name[0] == ":" and name not in _PSEUDO:
+        return MALFORMED
     if len(raw) <= _KNOWN_BYTES_MAX:
         if len(_names) >= _KNOWN_MAX:
             _names.clear()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from firearrow.model.network import SessionError
-from firearrow.protocol.grpc import frames
+from firearrow.protocol.grpc import frames, refusals
 from firearrow.protocol.grpc.frames import (
     ACK,
     CONTINUATION,
@@ -27,9 +27,12 @@ from firearrow.protocol.grpc.frames import (
     WINDOW_START,
     WITH_PRIORITY,
 )
-from firearrow.protocol.grpc.hpack import Decoder, HeaderError, Metadata
+from firearrow.protocol.grpc.hpack import MALFORMED, Decoder, HeaderError, Metadata
 from firearrow.protocol.grpc.outgoing import Outgoing, Stream, WindowError
 
+# Frames that bring nothing on, in a row without a call between them.
+NUISANCES_MAX: Final = 1000
+NUISANCES_S: Final = 1.0  # in less time than this they are a flood
 STREAMS_MAX: Final = 1000  # at a time, a connection
 HEADER_BYTES_MAX: Final = 64 * 1024  # of a header block, its frames' heads among them
 WINDOW_BYTES: Final = 4 * 1024 * 1024  # what a peer may send ahead, a stream
@@ -44,6 +47,12 @@ class Owner(Protocol):
         """A request's headers, pseudo headers among them; ``ended``: nothing follows. The owner
         adds its stream to ``Connection.streams``."""
 
+    def refused(self, kind: str) -> None:
+        """Something was refused to the peer; a kind of ``refusals``."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+
     def ponged(self) -> None:
         """The peer answered a ping: it has seen all that was written before."""
 
@@ -51,9 +60,10 @@ class Owner(Protocol):
 class _Broken(Exception):  # noqa: N818 - a peer's error
     """The peer broke HTTP/2."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, kind: str = refusals.PROTOCOL) -> None:
         super().__init__(text)
         self.code = code
+        self.kind = kind
 
 
 class Connection(Outgoing):
@@ -69,6 +79,9 @@ class Connection(Outgoing):
         self._unread = 0  # bytes that came since the connection's window was renewed
         self._last_stream = 0
         self._leaving = False
+        self._nuisances = 0
+        self._nuisances_since_s = -NUISANCES_S
+        self._largest_window = WINDOW_START  # that the peer ever gave
         # A block whose end has not come: its stream, its first frame's flags, and the block.
         self._block: tuple[int, int, bytearray] | None = None
         self._block_bytes = 0
@@ -99,10 +112,12 @@ class Connection(Outgoing):
             at = self._frames(data, 0 if self._begun else self._preface(data))
         except _Broken as error:
             self.go_away(error.code)
-            raise SessionError(f"HTTP/2: {error}") from None
+            self._owner.refused(error.kind)
+            raise SessionError(f"HTTP/2: {error}", counted=True) from None
         except WindowError as error:
             self.go_away(frames.FLOW_CONTROL_ERROR)
-            raise SessionError(f"HTTP/2: {error}") from None
+            self._owner.refused(refusals.PROTOCOL)
+            raise SessionError(f"HTTP/2: {error}", counted=True) from None
         if at < len(data):
             self._tail += data[at:]
 
@@ -128,7 +143,7 @@ class Connection(Outgoing):
                 self._needed = stop - at
                 return at
             at = stop
-            if kind == DATA and flags <= END_STREAM and self._block is None:
+            if kind == DATA and flags <= END_STREAM and self._block is None and (size or flags):
                 self._unread += size
                 if self._unread > CONNECTION_WINDOW_BYTES // 2:
                     self._renew_window()
@@ -161,11 +176,14 @@ class Connection(Outgoing):
             stream.unread = 0
 
     def _stray_data(self, stream_id: int, stream: Stream | None) -> None:
+        self._nuisance()
         if stream is not None:  # it said that it had sent everything
             self.give_up(stream, frames.STREAM_CLOSED)
             stream.reset()
         elif stream_id == 0 or stream_id > self._last_stream:
             raise _Broken(PROTOCOL_ERROR, f"data on stream {stream_id}, which is not open")
+        elif stream_id not in self._stopped:
+            self.write(frames.reset(stream_id, frames.STREAM_CLOSED))
 
     # -- headers
 
@@ -181,17 +199,29 @@ class Connection(Outgoing):
             raise _Broken(PROTOCOL_ERROR, f"stream {stream_id} is not the client's")
         self._last_stream = stream_id
         if len(self.streams) >= STREAMS_MAX or self._leaving:
-            self.write(frames.reset(stream_id, frames.REFUSED_STREAM))
+            self._refuse(stream_id, frames.REFUSED_STREAM, refusals.STREAMS)
             return
+        if not _well_formed(metadata):
+            self._refuse(stream_id, PROTOCOL_ERROR, refusals.MALFORMED)
+            return
+        self._nuisances = 0
         self._owner.started(stream_id, metadata, bool(flags & END_STREAM))
+
+    def _refuse(self, stream_id: int, error_code: int, kind: str) -> None:
+        """End a stream before it begins."""
+        self._owner.refused(kind)
+        self._nuisance()
+        self.write(frames.reset(stream_id, error_code))
+        self._stop(stream_id)
 
     def _trailers(self, stream_id: int, flags: int, metadata: Metadata) -> None:
         stream = self.streams.get(stream_id)
         if ":path" in metadata or stream_id == 0:
             raise _Broken(PROTOCOL_ERROR, f"stream {stream_id} is opened again")
         if stream is None:  # it has its answer already
+            self._nuisance()
             return
-        if stream.half_closed or not flags & END_STREAM:
+        if stream.half_closed or not flags & END_STREAM or not _PSEUDO.isdisjoint(metadata):
             self.give_up(stream, PROTOCOL_ERROR)
             stream.reset()
         else:
@@ -219,6 +249,7 @@ class Connection(Outgoing):
             raise _Broken(
                 frames.ENHANCE_YOUR_CALM,
                 f"a header block of {self._block_bytes} bytes; the limit is {HEADER_BYTES_MAX}",
+                refusals.HEADERS,
             )
         if flags & END_HEADERS:
             self._block = None
@@ -246,16 +277,20 @@ class Connection(Outgoing):
             raise _Broken(PROTOCOL_ERROR, "a client cannot push")
         elif kind == frames.GOAWAY:
             self._peer_leaves(stream_id, payload)
+        else:  # one that we do not know
+            self._nuisance()
 
     def _padded_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._unread += len(payload)
         if self._unread > CONNECTION_WINDOW_BYTES // 2:
             self._renew_window()
         stream = self.streams.get(stream_id)
+        plain, ended = _unpadded(flags, payload), bool(flags & END_STREAM)
         if stream is None or stream.half_closed:
             self._stray_data(stream_id, stream)
             return
-        plain, ended = _unpadded(flags, payload), bool(flags & END_STREAM)
+        if not plain and not ended:
+            self._nuisance()
         stream.take(plain, 0, len(plain), ended)
         if not ended and not stream.closed:
             self._renew_stream_window(stream, len(payload))
@@ -265,14 +300,19 @@ class Connection(Outgoing):
             if flags & ACK:
                 self._owner.ponged()
             else:
+                self._nuisance()
                 self.write(frames.frame(frames.PING, ACK, 0, payload))
         elif kind == frames.WINDOW_UPDATE:
             self._window_update(stream_id, frames.read_word(payload))
+        elif kind == frames.PRIORITY:
+            self._nuisance()
         elif kind == frames.RST_STREAM:
             if stream_id > self._last_stream:
                 raise _Broken(PROTOCOL_ERROR, f"stream {stream_id} is reset and was never open")
             stream = self.streams.get(stream_id)
-            if stream is not None:
+            if stream is None:
+                self._nuisance()
+            else:
                 self.forget(stream)
                 stream.reset()
 
@@ -281,16 +321,23 @@ class Connection(Outgoing):
             if size == 0:
                 raise _Broken(PROTOCOL_ERROR, "a window update of 0")
             self.opened(size)
+            if self._window > self._largest_window:  # it gives back more than it took
+                self._largest_window = self._window
+                self._nuisance()
             return
         stream = self.streams.get(stream_id)
         if stream is None:
             if stream_id > self._last_stream:
                 raise _Broken(PROTOCOL_ERROR, f"a window of stream {stream_id}, never opened")
+            self._nuisance()
+            return
+        if size == 0:
+            self.give_up(stream, PROTOCOL_ERROR)
+            stream.reset()
             return
         try:
-            if size == 0:
-                raise WindowError("a window update of 0")
-            self.stream_opened(stream, size)
+            if self.stream_opened(stream, size):
+                self._nuisance()
         except WindowError:
             self.give_up(stream, frames.FLOW_CONTROL_ERROR)
             stream.reset()
@@ -303,12 +350,26 @@ class Connection(Outgoing):
         if flags & ACK:
             return
         self._settled = True
+        self._nuisance()
         for key, value in dict(frames.read_settings(payload)).items():
             if key == frames.INITIAL_WINDOW_SIZE:
                 self.initial_window(value)
+            elif key == frames.ENABLE_PUSH and value > 1:
+                raise _Broken(PROTOCOL_ERROR, f"ENABLE_PUSH is {value}")
             elif key == frames.MAX_FRAME_SIZE and not FRAME_BYTES_MAX <= value < 2**24:
                 raise _Broken(PROTOCOL_ERROR, f"frames of {value} bytes")
         self.write(frames.frame(frames.SETTINGS, ACK, 0))
+
+    def _nuisance(self) -> None:
+        """The peer sent what brings nothing on; it may, but not at any speed."""
+        self._nuisances += 1
+        if self._nuisances < NUISANCES_MAX:
+            return
+        now_s = self._owner.monotonic()
+        if now_s - self._nuisances_since_s < NUISANCES_S:
+            text = f"{NUISANCES_MAX} frames without a call"
+            raise _Broken(frames.ENHANCE_YOUR_CALM, text, refusals.FLOOD)
+        self._nuisances, self._nuisances_since_s = 0, now_s
 
     def _peer_leaves(self, stream_id: int, payload: bytes) -> None:
         if stream_id or len(payload) < 8:
@@ -323,6 +384,12 @@ class Connection(Outgoing):
         self.write(frames.go_away(self._last_stream, error_code))
 
 
+_PSEUDO: Final = frozenset({":authority", ":method", ":path", ":scheme", MALFORMED})
+# What no request may have (RFC 9113, 8.2.2 and 8.3).
+_SPOILT: Final = frozenset(
+    {MALFORMED, "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
+)
+
 # Frames whose payload always has one size.
 _SIZES: Final = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
 
@@ -332,6 +399,17 @@ def _check_frame(kind: int, stream_id: int, size: int) -> None:
         raise _Broken(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {size} bytes")
     if kind != frames.WINDOW_UPDATE and (stream_id == 0) != (kind == frames.PING):
         raise _Broken(PROTOCOL_ERROR, f"a frame of type {kind} on stream {stream_id}")
+
+
+def _well_formed(metadata: Metadata) -> bool:
+    """Whether a request has what it must have, and nothing that it cannot have."""
+    return (
+        _SPOILT.isdisjoint(metadata)
+        and ":method" in metadata
+        and ":scheme" in metadata
+        and metadata.get(":path", "") != ""
+        and metadata.get("te", "trailers") == "trailers"
+    )
 
 
 def _unpadded(flags: int, payload: bytes) -> bytes:

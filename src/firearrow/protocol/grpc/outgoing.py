@@ -17,6 +17,7 @@ from firearrow.protocol.grpc.frames import (
     WINDOW_START,
 )
 
+STOPPED_MAX: Final = 1000  # streams
 _LAST_HEADERS: Final = END_HEADERS | END_STREAM
 
 
@@ -60,6 +61,9 @@ class Outgoing:
         self._window = WINDOW_START
         self._initial_window = WINDOW_START
         self._blocked: dict[int, Stream] = {}
+        self.waiting_bytes = 0  # of all streams
+        # Streams that ended before the peer had sent everything: more may be on its way.
+        self._stopped: dict[int, None] = {}
 
     def output(self) -> bytes:
         """What must be written now."""
@@ -97,6 +101,7 @@ class Outgoing:
             stream._waiting = deque()
         stream._waiting.append(memoryview(data))
         stream.waiting_bytes += size
+        self.waiting_bytes += size
         self._push(stream)
 
     def end(self, stream: Stream, trailers: bytes) -> None:
@@ -138,12 +143,15 @@ class Outgoing:
         """End a stream before its response is complete."""
         if not stream.closed:
             self.write(frames.reset(stream.stream_id, error_code))
+            if not stream.half_closed:
+                self._stop(stream.stream_id)
             self.forget(stream)
 
     def forget(self, stream: Stream) -> None:
         """Nothing more is written to the stream."""
         stream.closed = True
         stream._waiting = None
+        self.waiting_bytes -= stream.waiting_bytes
         stream.waiting_bytes = 0
         self._blocked.pop(stream.stream_id, None)
         self.streams.pop(stream.stream_id, None)
@@ -153,7 +161,13 @@ class Outgoing:
         stream.closed = True
         if not stream.half_closed:
             self.write(frames.reset(stream.stream_id, frames.NO_ERROR))
+            self._stop(stream.stream_id)
         self.streams.pop(stream.stream_id, None)
+
+    def _stop(self, stream_id: int) -> None:
+        self._stopped[stream_id] = None
+        if len(self._stopped) > STOPPED_MAX:
+            del self._stopped[next(iter(self._stopped))]
 
     # -- windows
 
@@ -178,6 +192,7 @@ class Outgoing:
             self._window -= size
             stream._window -= size
             stream.waiting_bytes -= size
+            self.waiting_bytes -= size
             self.write(HEAD.pack(0, size, DATA, 0, stream.stream_id))
             self.write(bytes(chunk))
             if size == len(waiting[0]):
@@ -205,8 +220,8 @@ class Outgoing:
             raise WindowError(f"a window of {self._window} bytes")
         self._push_all()
 
-    def stream_opened(self, stream: Stream, size: int) -> None:
-        """The peer takes more on a stream.
+    def stream_opened(self, stream: Stream, size: int) -> bool:
+        """The peer takes more on a stream; whether that is more than it began with.
 
         Raises:
             WindowError: more than there is.
@@ -214,8 +229,10 @@ class Outgoing:
         stream._window += size
         if self._initial_window + stream._window > WINDOW_MAX:
             raise WindowError(f"a window of {self._initial_window + stream._window} bytes")
+        more = stream._window > 0
         if stream._waiting:
             self._push(stream)
+        return more
 
     def initial_window(self, size: int) -> None:
         """What the peer takes on every stream, those that are open as well.

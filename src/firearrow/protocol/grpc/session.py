@@ -17,18 +17,19 @@ from urllib.parse import quote
 
 from firearrow.model.clock import Clock, Timer
 from firearrow.model.network import Peer, SessionError
-from firearrow.protocol.grpc import calls, frames, hpack
+from firearrow.protocol.grpc import calls, frames, hpack, refusals
 from firearrow.protocol.grpc.calls import Inbox, Message, Method, parse_timeout
 from firearrow.protocol.grpc.frames import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR
 from firearrow.protocol.grpc.hpack import Metadata
 from firearrow.protocol.grpc.http2 import Connection
 from firearrow.protocol.grpc.outgoing import Stream
+from firearrow.protocol.grpc.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 CONNECTION_BYTES_MAX: Final = 64 * 1024 * 1024  # of messages that are not whole yet
-WAITING_BYTES_MAX: Final = 64 * 1024 * 1024  # of a response that its caller does not read
+WAITING_BYTES_MAX: Final = 64 * 1024 * 1024  # of responses that their caller does not read
 # A client may give up calls, but not far more of them than it lets end (CVE-2023-44487).
 RESETS_AHEAD_MAX: Final = 500
 LEAVE_S: Final = 3.0  # at most, from the first goodbye to the end of the connection
@@ -40,7 +41,10 @@ _PREFIX_BYTES: Final = 5
 _RESPONSE: Final = [(":status", "200"), ("content-type", "application/grpc")]
 _HEADERS: Final = hpack.encode(_RESPONSE)
 _TRAILERS_OK: Final = hpack.encode([("grpc-status", "0")])
-_NOT_GRPC: Final = hpack.encode([(":status", "415")])
+NOT_GRPC_TEXT: Final = b"""\
+This is the gRPC port of a RocketMQ server: point a RocketMQ 5 client at it.
+"""
+_NOT_GRPC: Final = hpack.encode([(":status", "415"), ("content-type", "text/plain")])
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 
 
@@ -86,7 +90,7 @@ class StreamCall(Stream):
         session = self._session
         self.begin()
         session.connection.data(self, b"".join(pieces))
-        if self.waiting_bytes > WAITING_BYTES_MAX:
+        if session.connection.waiting_bytes > WAITING_BYTES_MAX:
             session.give_up(self, "the caller does not read its response")
 
     def begin(self) -> None:
@@ -215,7 +219,9 @@ class GrpcSession:
         methods: Mapping[str, Method],
         clock: Clock,
         gone: Callable[[GrpcSession], None] | None = None,
+        refused: Refusals | None = None,
     ) -> None:
+        self._refusals = refused or Refusals(clock)
         self._peer = peer
         self._gone = gone
         self.remote = peer.remote
@@ -259,7 +265,8 @@ class GrpcSession:
         if metadata.get(":method") != "POST" or not metadata.get("content-type", "").startswith(
             "application/grpc"
         ):
-            self.connection.headers_only(call, _NOT_GRPC)
+            self.refused(refusals.NOT_GRPC)
+            self.connection.whole(call, _NOT_GRPC, NOT_GRPC_TEXT, b"")
             return
         if method is None:
             call.end(calls.UNIMPLEMENTED, f"{path} is not served")
@@ -267,8 +274,10 @@ class GrpcSession:
         timeout = metadata.get("grpc-timeout")
         if timeout is not None:
             timeout_s = parse_timeout(timeout)
-            if timeout_s is not None:
-                call.deadline_s = self._clock.monotonic() + timeout_s
+            if timeout_s is None:
+                call.end(calls.INTERNAL, f"grpc-timeout {timeout[:20]!r} is none")
+                return
+            call.deadline_s = self._clock.monotonic() + timeout_s
         self.connection.streams[stream_id] = call
         if method.begin is not None:
             call.begin()
@@ -289,12 +298,15 @@ class GrpcSession:
         except CallError as error:
             self._buffered -= before
             call.drop()
+            if error.code == calls.RESOURCE_EXHAUSTED:
+                self.refused(refusals.LARGE)
             call.end(error.code, str(error))
             return
         self._buffered += call.buffered - before
         if self._buffered > CONNECTION_BYTES_MAX:
             self.connection.go_away(ENHANCE_YOUR_CALM)
-            raise SessionError(f"{self._buffered} bytes of unfinished messages")
+            self.refused(refusals.UNFINISHED)
+            raise SessionError(f"{self._buffered} bytes of unfinished messages", counted=True)
         if call.inbox is not None:
             for message in messages:
                 if not call.ended:
@@ -345,7 +357,8 @@ class GrpcSession:
         self._resets_ahead += 1
         if self._resets_ahead > RESETS_AHEAD_MAX:
             self.connection.go_away(ENHANCE_YOUR_CALM)
-            raise SessionError(f"{self._resets_ahead} calls given up at once")
+            self.refused(refusals.RESETS)
+            raise SessionError(f"{self._resets_ahead} calls given up at once", counted=True)
 
     def _expire(self, call: StreamCall) -> None:
         if not call.ended:
@@ -372,7 +385,8 @@ class GrpcSession:
     def give_up(self, call: StreamCall, reason: str) -> None:
         """Reset a call's stream."""
         path = call.metadata.get(":path")
-        log.warning("giving up %s of %s:%d: %s", path, *self.remote, reason)
+        log.debug("giving up %s of %s:%d: %s", path, *self.remote, reason)
+        self.refused(refusals.UNREAD)
         self.connection.give_up(call, CANCEL)
         self._leave(call)
 
@@ -430,6 +444,13 @@ class GrpcSession:
                 call.end(calls.UNAVAILABLE, reason)
         self._clock.call_later(LEAVE_S, self._peer.close, reason)
         self._flush()
+
+    def refused(self, kind: str) -> None:
+        """Something was refused to the peer."""
+        self._refusals.count(kind, self.remote)
+
+    def monotonic(self) -> float:
+        return self._clock.monotonic()
 
     def ponged(self) -> None:
         self._heard = bool(self._leaving)
