@@ -40,6 +40,7 @@ from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Rou
 from firearrow.proxy.remote.forwarding import Forwarding
 from firearrow.proxy.service import Proxy
 from firearrow.store.commitlog import WrongFileSize
+from firearrow.store.compaction.pairs import CompactionDamaged
 from firearrow.store.configfiles import ConfigUnreadable
 from firearrow.store.disk import RealDisk
 from firearrow.store.filestore import FileStore, StoreLocked
@@ -78,6 +79,7 @@ def run(plan: Plan, started_s: float, say: Callable[[str], None]) -> None:
     except (
         StoreLocked,
         WrongFileSize,
+        CompactionDamaged,
         ConfigUnreadable,
         PortBusy,
         TlsConfigError,

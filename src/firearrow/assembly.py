@@ -10,6 +10,7 @@ import msgspec
 from firearrow.broker.broker import Broker, Core
 from firearrow.broker.topics import TOPICS_FILE, saved_batch_rule
 from firearrow.config import BrokerSettings, as_properties, parse_addresses
+from firearrow.features.compaction import CompactionRoom
 from firearrow.features.dedup import DedupRoom
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
 from firearrow.features.filter.room import FilterRoom
@@ -32,6 +33,7 @@ from firearrow.proxy.local import LocalBackend
 from firearrow.proxy.remote.backend import RemoteBackend
 from firearrow.proxy.service import Proxy
 from firearrow.store.api import BatchRule
+from firearrow.store.compaction.store import CompactionStore
 from firearrow.store.disk import Disk
 from firearrow.store.filestore import FileStore
 from firearrow.store.recovery import open_store
@@ -51,6 +53,7 @@ def open_broker_store(
     Raises:
         LevelError: ``messageDelayLevel`` cannot be read.
         StoreLocked, WrongFileSize, OSError: as ``open_store``.
+        CompactionDamaged: as ``CompactionStore.load``.
     """
     store_settings = StoreSettings(**{name: getattr(settings, name) for name in STORE_SETTINGS})
     due_times = DueTimes(parse_levels(settings.message_delay_level))
@@ -59,7 +62,15 @@ def open_broker_store(
     def batch_rule(store: FileStore) -> BatchRule:
         return saved_batch_rule(store.configs.peek(TOPICS_FILE), store.config_notes(TOPICS_FILE))
 
-    return open_store(root, store_settings, disk, clock, background, tags_rules, batch_rule)
+    store = open_store(root, store_settings, disk, clock, background, tags_rules, batch_rule)
+    if settings.enable_compaction:
+        try:
+            store.compaction = CompactionStore(store)
+            store.compaction.load()
+        except BaseException:
+            disk.unlock()
+            raise
+    return store
 
 
 def assemble(
@@ -100,7 +111,8 @@ def assemble(
     # What looks at a message's topic comes before what takes the message aside, and a half message
     # is not delayed: its commit is.
     first = [dedup, lifetime, retry, transaction, delay, timer]
-    return Broker(core, retry, [*first, pop, reply, redrive, filters, retention])
+    compaction = [] if store.compaction is None else [CompactionRoom(store.compaction, core.topics)]
+    return Broker(core, retry, [*first, pop, reply, redrive, filters, retention, *compaction])
 
 
 class _ProxysBroker:

@@ -142,6 +142,11 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     enable_multi_dispatch: bool = False
     max_hash_slot_num: Positive = 5_000_000
     max_index_num: Annotated[int, Meta(ge=2)] = 20_000_000
+    enable_compaction: bool = True
+    compaction_mapped_file_size: Annotated[int, Meta(ge=1, le=0x3FFFFFFF)] = 100 * 1024 * 1024
+    compaction_cq_mapped_file_size: Annotated[int, Meta(ge=138, le=0x0FFFFFFF)] = 10 * 1024 * 1024
+    compaction_schedule_internal: Positive = 15 * 60 * 1000
+    max_offset_map_size: Positive = 100 * 1024 * 1024
     file_reserved_time: int = 72
     delete_when: str = "04"
     clean_resource_interval: Positive = 10_000
@@ -161,7 +166,7 @@ WITHOUT_EFFECT: Final = re.compile(
     r"|server(?!LoadBalancer)\w+|client\w+|useEpollNativeSelector|transferMsgByHeap|useReentrantLockWhenPutMessage"
     r"|osPageCacheBusyTimeOutMills|brokerFastFailureEnable|forceRegister|diskFall\w+|rocketmqHome"
     r"|enablePopLog|enablePopBufferMerge|enablePopBatchAck|popCk\w+|popConsumer\w+|append(Ack|Ck)Async"
-    r"|reviveMaxSlow|reviveScanTime|popPollingMap\w+"
+    r"|compactionThreadNum|reviveMaxSlow|reviveScanTime|popPollingMap\w+"
 )
 
 # Places that another broker may have moved; here they are always in the root directory.

@@ -185,9 +185,10 @@ class FaultDisk(MemoryDisk):
         self._step("rename", target, writes=True)
         file = self._existing(source)
         super().rename(source, target)
-        parent = target.rpartition("/")[0]
-        del self._changes[parent][-2:]  # one change, of two names at once
-        self._changes[parent].append({source: "gone", target: file})
+        changes = self._changes[target.rpartition("/")[0]]
+        changes.pop()  # one change, of two names at once, even in two directories
+        self._changes[source.rpartition("/")[0]].pop()
+        changes.append({source: "gone", target: file})
 
     def remove(self, path: str) -> None:
         self._step("remove", path)

@@ -8,7 +8,13 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from firearrow.broker.send_checks import SendChecks, SendCheckSettings, SendFields
+from firearrow.broker.send_checks import (
+    KEYS_MISSING,
+    SendChecks,
+    SendCheckSettings,
+    SendFields,
+    has_keys,
+)
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.tails import UNIQUE_KEY, Tails
 from firearrow.broker.topics import Topics
@@ -136,6 +142,8 @@ class Sender:
         topic, queue_id = checked
         if request.fields.batch:
             return self._send_batch(request, topic, queue_id)
+        if topic.compacted and not has_keys((request.fields.properties or "").encode()):
+            return self._refuse(codes.MESSAGE_ILLEGAL, KEYS_MISSING)
         return self._send_one(request, topic, queue_id)
 
     # -- one message
@@ -267,6 +275,8 @@ class Sender:
             return self._refuse(codes.MESSAGE_ILLEGAL, str(error))
         if topic.batched and find_property(envelope, b"UNIQ_KEY") is not None:
             return self._send_inner_batch(request, topic.name, queue_id, len(items))
+        if topic.compacted and not all(has_keys(item.properties) for item in items):
+            return self._refuse(codes.MESSAGE_ILLEGAL, KEYS_MISSING)
         messages = [
             Message(
                 topic=topic.name,

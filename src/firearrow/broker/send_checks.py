@@ -15,6 +15,7 @@ from firearrow.protocol.remoting.requests import SendMessage, SendMessageV2
 
 SendFields = SendMessage | SendMessageV2
 PRIORITY: Final = b"_SYS_MSG_PRIORITY_"
+KEYS_MISSING: Final = "Required message key is missing"  # in a compaction topic
 
 
 class SendCheckSettings(Protocol):
@@ -81,6 +82,10 @@ class SendChecks:
 
     def refuse(self, code: int, remark: str) -> Reply:
         return Reply(code, remark, self.ext)
+
+
+def has_keys(properties: bytes) -> bool:
+    return bool((find_property(properties, b"KEYS") or b"").strip())
 
 
 def _queue_of_priority(properties: str, topic: Topic, otherwise: int) -> int:

@@ -113,6 +113,7 @@ class Topics:
     def _set(self, topic: Topic) -> None:
         self.table[topic.name] = topic
         watched = topic.order or topic.name[:1] == "%" or topic.prioritized
+        watched = watched or topic.compacted
         watched = watched or topic.name in self._with_care
         if watched or topic.name in names.CLIENTS_MAY_NOT_SEND_TO:
             self.plain.pop(topic.name, None)

@@ -197,11 +197,27 @@ def record_store_time(data: bytes) -> int:
     return stored
 
 
-def record_properties(data: bytes) -> bytes:
-    """The properties of a whole record that is known to be one, without reading the rest."""
+def record_queue_offset(data: bytes) -> int:
+    """The queue offset of a whole record, without reading the rest."""
+    offset: int = _I8.unpack_from(data, QUEUE_OFFSET_AT)[0]
+    return offset
+
+
+def record_has_body(data: bytes) -> bool:
+    """Whether a record's body has a byte, without reading the rest."""
+    at = _body_size_at(data)
+    return data[at : at + 4] != b"\0\0\0\0"
+
+
+def _body_size_at(data: bytes) -> int:
     (sys_flag,) = _I4.unpack_from(data, SYS_FLAG_AT)
     at = 84 + (12 if sys_flag & SYS_BORN_HOST_V6 else 0)
-    at += 12 if sys_flag & SYS_STORE_HOST_V6 else 0
+    return at + (12 if sys_flag & SYS_STORE_HOST_V6 else 0)
+
+
+def record_properties(data: bytes) -> bytes:
+    """The properties of a whole record that is known to be one, without reading the rest."""
+    at = _body_size_at(data)
     at += 4 + int.from_bytes(data[at : at + 4])
     if data[4:8] == _MAGIC_V1_BYTES:
         at += 1 + data[at]

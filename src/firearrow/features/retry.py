@@ -19,7 +19,7 @@ from firearrow.broker.stats import BrokerStats
 from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
 from firearrow.codec.message_id import offset_message_id
-from firearrow.codec.properties import format_properties, parse_properties
+from firearrow.codec.properties import find_property, format_properties, parse_properties
 from firearrow.codec.record import Record, decode_record
 from firearrow.model import codes, names
 from firearrow.model.message import Message
@@ -110,6 +110,8 @@ class RetryRoom(BaseRoom):
         if data is None:
             return Reply(codes.SYSTEM_ERROR, f"look message by offset failed, {fields.offset}")
         record = decode_record(data)
+        if self._is_another(record, fields):
+            return Reply(codes.SYSTEM_ERROR, f"look message by offset failed, {fields.offset}")
         maximum = group.retry_max_times
         if fields.max_reconsume_times is not None and request.version >= CLIENT_MAXIMUM_SINCE:
             maximum = fields.max_reconsume_times
@@ -125,6 +127,15 @@ class RetryRoom(BaseRoom):
         key = (record.topic, group.name)
         self._stats.sent_back[key] = self._stats.sent_back.get(key, 0) + 1
         return Reply()
+
+    def _is_another(self, record: Record, fields: ConsumerSendMessageBack) -> bool:
+        """A message that was read from a compaction log tells its position there, where the commit
+        log has another one. The client then sends a copy of it to the retry topic itself."""
+        topic = self._topics.table.get(fields.origin_topic or "")
+        if topic is None or not topic.compacted or not fields.origin_msg_id:
+            return False
+        unique_key = find_property(record.properties, b"UNIQ_KEY") or b""
+        return unique_key != fields.origin_msg_id.encode()
 
 
 def _copy(record: Record, topic: str, queues: int, level: int) -> Message:

@@ -43,6 +43,11 @@ class Topic(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.perm & PERM_INHERIT)
 
     @property
+    def compacted(self) -> bool:
+        """Whether it is to keep only the newest message of every key (RocketMQ 5.1)."""
+        return self.attributes.get("cleanup.policy") == "COMPACTION"
+
+    @property
     def prioritized(self) -> bool:
         """Whether its queues are priorities, the last one the highest (RocketMQ 5.4)."""
         return self.attributes.get("message.type") == "PRIORITY"

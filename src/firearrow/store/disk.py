@@ -86,7 +86,11 @@ class Disk(Protocol):
     def append(self, path: str, data: bytes) -> None:
         """Add to the end, for the kernel to keep (survives kill -9, not a power failure)."""
 
-    def read_at(self, path: str, offset: int, size: int) -> bytes: ...
+    def read_at(self, path: str, offset: int, size: int) -> bytes:
+        """Keeps the file open for the next read. On the loop only."""
+
+    def read_once(self, path: str, offset: int, size: int) -> bytes:
+        """The same without keeping it; for any thread."""
 
     def write_at(self, path: str, offset: int, data: bytes, file_size: int) -> None:
         """Write into a file, created at ``file_size`` if missing. Not synced."""
@@ -252,6 +256,13 @@ class RealDisk:
         else:
             self._readers.move_to_end(path)
         return os.pread(fd, size, offset)
+
+    def read_once(self, path: str, offset: int, size: int) -> bytes:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            return os.pread(fd, size, offset)
+        finally:
+            os.close(fd)
 
     def write_at(self, path: str, offset: int, data: bytes, file_size: int) -> None:
         try:

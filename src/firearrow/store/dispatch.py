@@ -213,6 +213,12 @@ class Dispatcher:
         self.add_entry(queue, phy, size, tags)
         queue.next_offset = queue.max_offset
 
+    def begin_at(self, topic: str, queue_id: int, offset: int) -> None:
+        """Let an empty queue begin at an offset: other files still have what was before it."""
+        queue = self.queue(topic, queue_id)
+        queue.min_offset = queue.max_offset = offset
+        queue.next_offset = queue.pending_start = offset
+
     def correct_min_offset(self, queue: ConsumeQueue) -> None:
         """Move the queue's minimum past entries whose records are gone (storage.md 3.4)."""
         minimum = self._log.min_offset

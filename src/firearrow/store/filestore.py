@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
@@ -23,6 +24,9 @@ from firearrow.store.keyindex import KeyIndex
 from firearrow.store.queueflush import QueueFlusher
 from firearrow.store.reading import Reader
 from firearrow.store.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from firearrow.store.compaction.store import CompactionStore
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +75,7 @@ class FileStore:
         self.configs = configfiles.ConfigFiles(
             disk, f"{root}/config", background, clock, self.flusher.after, self.appender.refuse
         )
+        self.compaction: CompactionStore | None = None
         self.flush_failed = False  # nothing may be appended until a restart
         self.closed = False
         # What a part does is called on the part: no hop, for a message may pay for it.
@@ -112,6 +117,13 @@ class FileStore:
     def flushed_offset(self) -> int:
         return self.log.flushed
 
+    @property
+    def needed_from(self) -> int:
+        """Position from which messages still have to be copied elsewhere; the log's end when none
+        have to."""
+        floor = None if self.compaction is None else self.compaction.floor
+        return self.log.end if floor is None else floor
+
     def disk_usage(self) -> DiskUsage:
         try:
             return self.disk.usage(self.root)
@@ -141,6 +153,8 @@ class FileStore:
             self.background.submit(
                 partial(files.delete, topic, queue_id), partial(self._deleted, files.root, topic)
             )
+        if self.compaction is not None:
+            self.compaction.delete(topic)
 
     def _deleted(self, root: str, topic: str, _: None, error: OSError | None) -> None:
         if error is not None:
@@ -217,6 +231,8 @@ class FileStore:
 
     def _finish(self) -> None:
         self.flusher.flush_now()
+        if self.compaction is not None:
+            self.compaction.finish()
         self.configs.close()
         self.queue_flusher.flush_now()
         self.index.close()

@@ -143,6 +143,9 @@ class MemoryDisk:
     def read_at(self, path: str, offset: int, size: int) -> bytes:
         return self._existing(path).read(offset, size)
 
+    def read_once(self, path: str, offset: int, size: int) -> bytes:
+        return self.read_at(path, offset, size)
+
     def write_at(self, path: str, offset: int, data: bytes, file_size: int) -> None:
         self.need_space()
         self.make_directory(path.rpartition("/")[0])

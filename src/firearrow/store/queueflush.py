@@ -115,7 +115,7 @@ class QueueFlusher:
         mark = next(
             (phy for queue, phy in self._dirty.items() if queue not in running), store.log.end
         )
-        return min(mark, store.log.flushed)
+        return min(mark, store.log.flushed, store.needed_from)
 
     def _written(self, mark: int, timestamp: int, error: OSError | None) -> None:
         jobs, self._running = self._running, []

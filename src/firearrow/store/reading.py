@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from typing import Protocol
 
 from firearrow.store import api, batchread
 from firearrow.store.api import Entry, HidingRule, Read, RecordMatch
@@ -19,6 +20,17 @@ from firearrow.store.consumequeue import (
 )
 from firearrow.store.dispatch import Dispatcher
 from firearrow.store.settings import StoreSettings
+
+
+class Source(Protocol):
+    """Has the messages of some topics in files of its own."""
+
+    def read(
+        self, topic: str, queue_id: int, offset: int, max_messages: int, max_bytes: int
+    ) -> Read: ...
+
+    def min_offset(self, topic: str, queue_id: int, of_log: int) -> int:
+        """First offset that can be read, where ``of_log`` is the first in the commit log."""
 
 
 class Reader:
@@ -38,7 +50,8 @@ class Reader:
         self._batch_reader = batchread.BatchReader(settings, commit_log)
         self._files = files
         self._hidden: HidingRule | None = None
-        self._hot_bytes = _memory_bytes() * settings.access_message_in_memory_max_ratio // 100
+        self.sources: dict[str, Source] = {}  # by topic
+        self.hot_bytes = _memory_bytes() * settings.access_message_in_memory_max_ratio // 100
 
     def read(
         self,
@@ -51,6 +64,8 @@ class Reader:
         tags_codes: Collection[int] | None = None,
         match: RecordMatch | None = None,
     ) -> Read:
+        if self.sources and topic in self.sources:
+            return self.sources[topic].read(topic, queue_id, offset, max_messages, max_bytes)
         queue = self._table.get((topic, queue_id))
         if self._hidden is not None:
             match = _visible(self._hidden(topic), match)
@@ -71,9 +86,9 @@ class Reader:
         if not entries:
             per_file = self._files.file_bytes // ENTRY_BYTES
             return Read(api.OFFSET_FOUND_NULL, offset - offset % per_file + per_file, low, high)
-        return self._collect(offset, entries, low, high, max_messages, max_bytes, tags_codes, match)
+        return self.collect(offset, entries, low, high, max_messages, max_bytes, tags_codes, match)
 
-    def _collect(
+    def collect(
         self,
         offset: int,
         entries: bytes,
@@ -84,9 +99,10 @@ class Reader:
         tags_codes: Collection[int] | None,
         match: RecordMatch | None,
     ) -> Read:
+        """The messages of some entries from ``offset`` on, as many as one read may have."""
         commit_log = self._log
-        hot_from = commit_log.end - self._hot_bytes
-        hot, cold = _read_limits(self._settings)
+        hot_from = commit_log.end - self.hot_bytes
+        hot, cold = self.limits()
         log_min = commit_log.min_offset
         parts: list[bytes] = []
         count = total = 0
@@ -157,7 +173,10 @@ class Reader:
 
     def min_offset(self, topic: str, queue_id: int) -> int:
         queue = self._bounds(topic, queue_id)
-        return queue.min_offset if queue else 0
+        low = queue.min_offset if queue else 0
+        if self.sources and topic in self.sources:
+            return self.sources[topic].min_offset(topic, queue_id, low)
+        return low
 
     def max_offset(self, topic: str, queue_id: int) -> int:
         queue = self._bounds(topic, queue_id)
@@ -195,24 +214,28 @@ class Reader:
         return self._store_time(queue, offset)
 
     def is_hot(self, physical_offset: int) -> bool:
-        return self._log.end - physical_offset <= self._hot_bytes
+        return self._log.end - physical_offset <= self.hot_bytes
 
     def hide(self, rule: HidingRule | None) -> None:
         self._hidden = rule
 
+    def visible(self, topic: str) -> RecordMatch | None:
+        """Which records of a topic are not hidden; ``None`` when all are."""
+        return None if self._hidden is None else _visible(self._hidden(topic), None)
 
-def _read_limits(settings: StoreSettings) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Bytes and messages of one read: from memory, and where the disk may have to be asked."""
-    return (
-        (
-            settings.max_transfer_bytes_on_message_in_memory,
-            settings.max_transfer_count_on_message_in_memory,
-        ),
-        (
-            settings.max_transfer_bytes_on_message_in_disk,
-            settings.max_transfer_count_on_message_in_disk,
-        ),
-    )
+    def limits(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Bytes and messages of one read: from memory, and where the disk may have to be asked."""
+        settings = self._settings
+        return (
+            (
+                settings.max_transfer_bytes_on_message_in_memory,
+                settings.max_transfer_count_on_message_in_memory,
+            ),
+            (
+                settings.max_transfer_bytes_on_message_in_disk,
+                settings.max_transfer_count_on_message_in_disk,
+            ),
+        )
 
 
 def _visible(hidden: RecordMatch | None, match: RecordMatch | None) -> RecordMatch | None:

@@ -127,6 +127,8 @@ class Retention:
             file = store.log.files[0]
             if not forced and store.disk.modified_ms(file.path) > oldest_kept_ms:
                 return
+            if file.start + store.log.file_bytes > store.needed_from:
+                return
             before = len(store.log.files)
             store.log.delete_first()
             if len(store.log.files) == before:

@@ -19,7 +19,7 @@ from firearrow.broker.offsets import ConsumerOffsets
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
-from firearrow.codec.record import RecordError, decode_record, split_records
+from firearrow.codec.record import RecordError, decode_record, record_queue_offset, split_records
 from firearrow.features.pop import checkpoints, copies
 from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint
 from firearrow.features.pop.inflight import Open, ReviveQueue
@@ -286,8 +286,7 @@ class Revive:
         return retry
 
     def _give_again(self, point: CheckPoint, topic: str, group: str, offset: int) -> int:
-        entries = self._store.entries(topic, point.queue_id, offset, 1)
-        data = self._store.record(entries[0].physical_offset) if entries else None
+        data = self._record(topic, point.queue_id, offset)
         if data is None:
             log.debug("%s queue %d has no message %d any more", topic, point.queue_id, offset)
             return 0
@@ -306,6 +305,15 @@ class Revive:
         if put.status is PutStatus.SERVICE_NOT_AVAILABLE:
             raise _Refused(put.reason)
         return self._re_put(point, offset, f"{put.status.value}: {put.reason}")
+
+    def _record(self, topic: str, queue_id: int, offset: int) -> bytes | None:
+        entries = self._store.entries(topic, queue_id, offset, 1)
+        data = self._store.record(entries[0].physical_offset) if entries else None
+        if data is None:  # of a compaction topic, it may be elsewhere
+            read = self._store.read(topic, queue_id, offset, 1)
+            if read.count and record_queue_offset(read.records) == offset:
+                data = read.records
+        return data
 
     def _re_put(self, point: CheckPoint, offset: int, reason: str) -> int:
         """The copy cannot be stored for a reason of its own: try again later and later."""
