@@ -40,6 +40,10 @@ def settings_for(count: int) -> BrokerSettings:
     return settings
 
 
+def files_in(root: str) -> int:
+    return len(list(Path(root, "compaction/compactionLog", TOPIC, "0").glob("0*")))
+
+
 async def main(count: int, root: str) -> None:
     clock, background = loop.LoopClock(), loop.ThreadBackground()
     store = open_broker_store(root, settings_for(count), RealDisk(), clock, background)
@@ -67,10 +71,9 @@ async def main(count: int, root: str) -> None:
     await until(lambda: time.monotonic() >= due)
     stalls.take()
     await until(Path(root, "compaction/position-checkpoint").exists)
-    files = len(list(Path(root, "compaction/compactionLog", TOPIC, "0").glob("0*")))
     print(
-        f"compacted in {time.monotonic() - due:.1f} s, {files} files of 20 MB are left; memory "
-        f"+{resident_mb() - before_mb:.1f} MB; longest stall {stalls.take():.1f} ms"
+        f"compacted in {time.monotonic() - due:.1f} s, {files_in(root)} files of 20 MB are left; "
+        f"memory +{resident_mb() - before_mb:.1f} MB; longest stall {stalls.take():.1f} ms"
     )
     broker.stop()
     store.close()
