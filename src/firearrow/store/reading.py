@@ -158,8 +158,8 @@ class Reader:
     ) -> Read:
         if not queue.min_offset <= offset < queue.max_offset:
             return _outside(offset, queue.min_offset, queue.max_offset)
-        hot_from = self._log.end - self._hot_bytes
-        limits = batchread.Limits(max_messages, max_bytes, hot_from, *_read_limits(self._settings))
+        hot_from = self._log.end - self.hot_bytes
+        limits = batchread.Limits(max_messages, max_bytes, hot_from, *self.limits())
         return self._batch_reader.read(queue, offset, limits, tags_codes, match)
 
     def entries(self, topic: str, queue_id: int, offset: int, count: int) -> list[Entry]:

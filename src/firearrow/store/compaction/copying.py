@@ -197,9 +197,9 @@ class Copier:
             self.forget(queue)
             return
         self._queues[queue.key] = self._queues.pop(queue.key)  # the others first
-        entry = self._store.files.entry(entries, queue.next_offset)
-        if entry is not None:
-            self._waiting[queue.key] = entry[0]
+        first = self._store.entries(*queue.key, queue.next_offset, 1)
+        if first:
+            self._waiting[queue.key] = first[0].physical_offset
 
     def _fail(self, error: OSError) -> None:
         if not self._failing:

@@ -158,9 +158,9 @@ class CompactionStore:
             return
         store = self._store
         entries = store.table[topic, queue_id]
-        first = store.files.entry(entries, max(queue.next_offset, entries.min_offset))
-        if first is not None:
-            self._copier.want(queue, first[0])
+        first = store.entries(topic, queue_id, max(queue.next_offset, entries.min_offset), 1)
+        if first:
+            self._copier.want(queue, first[0].physical_offset)
 
     @property
     def floor(self) -> int | None:
