@@ -32,7 +32,7 @@
 #define STREAMS 65536           /* of a connection, that may lie between the oldest and the newest */
 #define WINDOW 0x7fffffff
 #define OK 20000
-#define MESSAGE_NOT_FOUND 40404
+#define MESSAGE_NOT_FOUND 40401
 #define TELEMETRY_STREAM 1
 
 enum { DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE };

@@ -13,16 +13,18 @@ from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.protocol.grpc import calls
-from firearrow.protocol.grpc.calls import Call, with_field
+from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
+from firearrow.protocol.grpc.protobuf import Encoded, part
 from firearrow.protocol.remoting.headers import Header
 from firearrow.proxy import checks, convert
 from firearrow.proxy.backend import BrokerTopic
 from firearrow.proxy.clients import Client
+from firearrow.proxy.encoding import delivered
 from firearrow.proxy.inflight import Inflight, Renewals
 from firearrow.proxy.receipts import Receipt
-from firearrow.proxy.refusal import of_remoting, status
+from firearrow.proxy.refusal import OK, of_remoting, status
 
 log = logging.getLogger(__name__)
 
@@ -105,85 +107,95 @@ class Receive:
             self._deliver(header.ext or {}, body, now)
 
     def _deliver(self, ext: dict[str, Any], body: bytes, now: int) -> None:
-        receiving, call, client = self._receiving, self._call, self._client
-        found = [m for m in map(self._popped(ext), split_records(body)) if m is not None]
-        wanted = [m for m in found if self._wants(*m)]
+        call = self._call
+        wanted = self._wanted(ext, body)
         if call.ended:
             for _, receipt in wanted:
-                receiving.release(client, self._group_name, self._topic, receipt)
+                self._receiving.release(self._client, self._group_name, self._topic, receipt)
             return
-        messages = [m for m in (self._shown(popped, now) for popped in wanted) if m is not None]
-        if not messages:
+        responses = self._responses(wanted, now)
+        if responses:
+            call.send(rpc.ReceiveMessageResponse(status=OK), *responses, _time(now))
+            call.end()
+        else:
             end_receive(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), now)
-            return
-        if self._request.auto_renew:
-            for message, receipt in messages:
-                inflight = Inflight(client, self._group_name, self._topic, receipt, now)
-                receiving.renewals.add(message.system_properties.message_id, inflight)
-        responses = [with_field(_MESSAGE, message) for message, _ in messages]
-        call.send(rpc.ReceiveMessageResponse(status=status()), *responses, _time(now))
-        call.end()
 
-    def _shown(self, popped: tuple[Record, Receipt], now: int) -> tuple[v2.Message, Receipt] | None:
-        """The message as the client gets it; one that cannot be shown keeps no other back, and
+    def _wanted(self, ext: dict[str, Any], body: bytes) -> list[tuple[Record, Receipt]]:
+        receipt_of, tags, attempts = self._receipts(ext), self._tags, self._attempts
+        wanted = []
+        for data in split_records(body):
+            try:
+                record = decode_record(data)
+            except RecordError:
+                continue
+            receipt = receipt_of(record)
+            if tags is not None and not checks.has_tag(record, tags):
+                # It only has the hash of a wanted tag.
+                self._receiving.acknowledge(
+                    self._client, self._group_name, self._topic, receipt, None
+                )
+            elif record.reconsume_times >= attempts:
+                self._bury(record, receipt)
+            else:
+                wanted.append((record, receipt))
+        return wanted
+
+    def _responses(self, wanted: list[tuple[Record, Receipt]], now: int) -> list[Encoded]:
+        """The messages as the client gets them; one that cannot be shown keeps no other back, and
         ends among the dead letters as what nobody acknowledges."""
-        record, receipt = popped
-        try:
-            return convert.delivered(record, self._topic, receipt.text(), now), receipt
-        except Exception as error:
-            log.error(
-                "the message at offset %d of queue %d of %s cannot be delivered by gRPC; read it "
-                "with a remoting client",
-                record.queue_offset,
-                record.queue_id,
-                record.topic,
-                exc_info=error,
-            )
-            return None
+        topic, auto_renew = self._topic, self._request.auto_renew
+        responses = []
+        for record, receipt in wanted:
+            try:
+                message_id, data = delivered(record, topic, receipt.text(), now)
+            except Exception as error:
+                log.error(
+                    "the message at offset %d of queue %d of %s cannot be delivered by gRPC; read "
+                    "it with a remoting client",
+                    record.queue_offset,
+                    record.queue_id,
+                    record.topic,
+                    exc_info=error,
+                )
+                continue
+            if auto_renew:
+                inflight = Inflight(self._client, self._group_name, topic, receipt, now)
+                self._receiving.renewals.add(message_id, inflight)
+            responses.append(Encoded(part(_MESSAGE, data)))
+        return responses
 
-    def _popped(self, ext: dict[str, Any]) -> Any:
+    def _receipts(self, ext: dict[str, Any]) -> Callable[[Record], Receipt]:
+        """What names each message of the broker's answer."""
         starts = _starts(str(ext.get("startOffsetInfo", "")))
         pop_ms, invisible_ms = int(ext["popTime"]), int(ext["invisibleTime"])
         revive_queue = int(ext["reviveQid"])
         broker_name = self._place.broker_name
 
-        def popped(data: bytes) -> tuple[Record, Receipt] | None:
-            try:
-                record = decode_record(data)
-            except RecordError:
-                return None
+        def receipt(record: Record) -> Receipt:
             handle = None
             if b"POP_CK\x01" in record.properties and record.topic == self._topic:
                 handle = _stored_handle(find_property(record.properties, b"POP_CK"))
             if handle is None:
                 flag = retry_flag(record.topic)
+                queue_id, offset = record.queue_id, record.queue_offset
+                start = starts.get((flag, queue_id), offset)
                 handle = Handle(
-                    starts.get((flag, record.queue_id), record.queue_offset),
-                    pop_ms,
-                    invisible_ms,
-                    revive_queue,
-                    flag,
-                    broker_name,
-                    record.queue_id,
-                    record.queue_offset,
+                    start, pop_ms, invisible_ms, revive_queue, flag, broker_name, queue_id, offset
                 )
-            return record, Receipt(handle, record.physical_offset)
+            return Receipt(handle, record.physical_offset)
 
-        return popped
+        return receipt
 
-    def _wants(self, record: Record, receipt: Receipt) -> bool:
-        """Drop what only has the hash of a wanted tag, and what was tried too often."""
-        receiving, client = self._receiving, self._client
-        if self._tags is not None and not checks.has_tag(record, self._tags):
-            receiving.acknowledge(client, self._group_name, self._topic, receipt, None)
-            return False
-        if record.reconsume_times >= self._attempts:
-            message_id = _unique_key(record)
-            receiving.dead_letter(
-                client, self._group_name, self._topic, message_id, receipt, lambda result: None
-            )
-            return False
-        return True
+    def _bury(self, record: Record, receipt: Receipt) -> None:
+        """It was tried too often."""
+        self._receiving.dead_letter(
+            self._client,
+            self._group_name,
+            self._topic,
+            _unique_key(record),
+            receipt,
+            lambda result: None,
+        )
 
 
 def _unique_key(record: Record) -> str:

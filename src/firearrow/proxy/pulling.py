@@ -13,12 +13,14 @@ from firearrow.model.clock import Clock
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
+from firearrow.protocol.grpc.protobuf import Encoded, part
 from firearrow.protocol.remoting.headers import Header
-from firearrow.proxy import checks, convert
+from firearrow.proxy import checks
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.checks import milliseconds
 from firearrow.proxy.clients import CALL_S, Clients
-from firearrow.proxy.refusal import Refusal, of_remoting, status
+from firearrow.proxy.encoding import delivered
+from firearrow.proxy.refusal import OK, Refusal, of_remoting, status
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ FLAG_SUBSCRIPTION: Final = 4
 BATCH_MAX: Final = 32
 POLLING_MS_MAX: Final = 20_000
 RESERVE_MS: Final = 100  # for the answer to arrive before the deadline
+_MESSAGE: Final = rpc.PullMessageResponse.MESSAGE_FIELD_NUMBER
 _NOTHING: Final = frozenset({codes.PULL_NOT_FOUND, codes.PULL_RETRY_IMMEDIATELY})
 
 # (name, request, response, handler)
@@ -147,14 +150,13 @@ class Pulling:
             except RecordError:
                 continue
             if tags is None or checks.has_tag(record, tags):
-                messages.append(convert.delivered(record, topic, None, now))
+                messages.append(delivered(record, topic, None, now).data)
         if not messages:
             _end_pull(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), next_offset)
             return
-        call.send(rpc.PullMessageResponse(status=status()))
-        for message in messages:
-            call.send(rpc.PullMessageResponse(message=message))
-        call.send(rpc.PullMessageResponse(next_offset=next_offset))
+        responses = [Encoded(part(_MESSAGE, message)) for message in messages]
+        last = rpc.PullMessageResponse(next_offset=next_offset)
+        call.send(rpc.PullMessageResponse(status=OK), *responses, last)
         call.end()
 
     # -- offsets

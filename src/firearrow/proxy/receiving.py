@@ -19,7 +19,7 @@ from firearrow.proxy.clients import Client, Clients
 from firearrow.proxy.delivering import Receive, end_receive
 from firearrow.proxy.inflight import RENEW_INVISIBLE_MS, Inflight, Renewals
 from firearrow.proxy.receipts import Receipt, parse_receipt, unexpired
-from firearrow.proxy.refusal import Refusal, of_remoting, status
+from firearrow.proxy.refusal import OK, Refusal, of_remoting, status
 from firearrow.proxy.sending import CALL_S, overall
 
 POP_MESSAGE: Final = 200050
@@ -140,16 +140,8 @@ class Receiving:
 
         def done(index: int, result: v2.Status) -> None:
             results[index] = result
-            if len(results) < len(entries):
-                return
-            response = rpc.AckMessageResponse(status=overall(list(results.values())))
-            for number, entry in enumerate(entries):
-                response.entries.add(
-                    message_id=entry.message_id,
-                    receipt_handle=entry.receipt_handle,
-                    status=results[number],
-                )
-            call.answer(response)
+            if len(results) == len(entries):
+                call.answer(_acknowledged(entries, [results[n] for n in range(len(entries))]))
 
         for number, entry in enumerate(entries):
             try:
@@ -295,6 +287,28 @@ class _Indexed:
         self._done(self._index, result)
 
 
+# Reading a message from bytes is several times faster than putting it together.
+_ACKNOWLEDGED: Final = rpc.AckMessageResponse(
+    status=status(), entries=[rpc.AckMessageResultEntry(status=status())]
+).SerializeToString()
+
+
+def _acknowledged(
+    entries: list[rpc.AckMessageEntry], results: list[v2.Status]
+) -> rpc.AckMessageResponse:
+    if len(entries) == 1 and results[0].code == v2.OK:
+        response = rpc.AckMessageResponse.FromString(_ACKNOWLEDGED)
+        response.entries[0].message_id = entries[0].message_id
+        response.entries[0].receipt_handle = entries[0].receipt_handle
+        return response
+    response = rpc.AckMessageResponse(status=overall(results))
+    for entry, result in zip(entries, results, strict=True):
+        response.entries.add(
+            message_id=entry.message_id, receipt_handle=entry.receipt_handle, status=result
+        )
+    return response
+
+
 def _invisible_ms(request: rpc.ReceiveMessageRequest) -> int:
     if request.auto_renew:
         return RENEW_INVISIBLE_MS
@@ -319,7 +333,7 @@ def _readable(places: list[BrokerTopic], broker_name: str, topic: str) -> Broker
 
 def _result(header: Header | None, text: str) -> v2.Status:
     if header is not None and header.code == codes.SUCCESS:
-        return status()
+        return OK
     refusal = of_remoting(header.code if header else -1, header.remark if header else None)
     return status(refusal.code, refusal.text or text)
 

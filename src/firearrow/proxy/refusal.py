@@ -39,6 +39,9 @@ def status(code: v2.Code.ValueType = v2.OK, text: str = "") -> v2.Status:
     return v2.Status(code=code, message=text or v2.Code.Name(code))
 
 
+OK: Final = status()  # to be copied, not changed
+
+
 def of_remoting(code: int, remark: str | None) -> Refusal:
     """What a broker answered instead of success; -1 when it did not answer."""
     if code < 0:

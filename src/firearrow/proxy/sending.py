@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from firearrow.codec.hashes import java_hash
@@ -64,6 +66,9 @@ def parse_transaction(text: str) -> Transaction:
         raise Refusal(v2.INTERNAL_SERVER_ERROR, "cannot found transaction data") from None
 
 
+Done = Callable[[rpc.SendMessageResponse], None]  # the response, if there were this message alone
+
+
 class WriteQueue(NamedTuple):
     broker_name: str
     queue_id: int
@@ -113,10 +118,10 @@ class Sending:
             try:
                 target = self._target(topic, places)
                 target.check_type(first)
-                send = _Send(call, len(bodies))
-                for index, message in enumerate(messages):
+                done = _results(call, len(bodies))
+                for message, body in zip(messages, bodies, strict=True):
                     queue = self._queue(target, message.system_properties.message_group)
-                    self._store(client, topic, queue, message, bodies[index], send, index)
+                    self._store(client, topic, queue, message, body, next(done))
             except Refusal as refusal:
                 call.answer(rpc.SendMessageResponse(status=refusal.status))
 
@@ -152,8 +157,7 @@ class Sending:
         queue: WriteQueue,
         message: v2.Message,
         body: bytes,
-        send: _Send,
-        index: int,
+        done: Done,
     ) -> None:
         properties = convert.properties_of(message, client.address)
         ext = {
@@ -173,7 +177,7 @@ class Sending:
         half = "TRAN_MSG" in properties
 
         def stored(header: Header | None, body: bytes) -> None:
-            send.done(index, _result(header, queue.broker_name, half))
+            done(_result(header, queue.broker_name, half))
 
         client.channel.call(queue.broker_name, SEND_MESSAGE_V2, ext, body, CALL_S, stored)
 
@@ -263,28 +267,27 @@ class _Target:
             )
 
 
-class _Send:
-    """Collects the results of one request's messages."""
+def _results(call: Call, count: int) -> Iterator[Done]:
+    """What hears of each message's result; the last one answers the call."""
+    if count == 1:
+        yield call.answer
+        return
+    results: dict[int, rpc.SendMessageResponse] = {}
 
-    def __init__(self, call: Call, count: int) -> None:
-        self._call = call
-        self._results: list[rpc.SendMessageResponse | None] = [None] * count
-        self._missing = count
+    def done(index: int, result: rpc.SendMessageResponse) -> None:
+        results.setdefault(index, result)
+        if len(results) == count:
+            call.answer(_joined([results[number] for number in range(count)]))
 
-    def done(self, index: int, result: rpc.SendMessageResponse) -> None:
-        """``result``: the response, if there were this message alone."""
-        if self._results[index] is not None:
-            return
-        self._results[index] = result
-        self._missing -= 1
-        if self._missing:
-            return
-        results = [each for each in self._results if each is not None]
-        if len(results) > 1:
-            result = rpc.SendMessageResponse(status=overall([each.status for each in results]))
-            for each in results:
-                result.entries.extend(each.entries)
-        self._call.answer(result)
+    for index in range(count):
+        yield partial(done, index)
+
+
+def _joined(results: list[rpc.SendMessageResponse]) -> rpc.SendMessageResponse:
+    response = rpc.SendMessageResponse(status=overall([each.status for each in results]))
+    for each in results:
+        response.entries.extend(each.entries)
+    return response
 
 
 def overall(statuses: list[v2.Status]) -> v2.Status:

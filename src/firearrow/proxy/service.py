@@ -17,10 +17,11 @@ from firearrow.protocol.grpc.reflection import Reflection
 from firearrow.protocol.remoting.command import Answer, NoFields, Request
 from firearrow.protocol.remoting.requests import CHECK_TRANSACTION_STATE
 from firearrow.protocol.remoting.session import Route
-from firearrow.proxy import checks, convert, topics
+from firearrow.proxy import checks, topics
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import CONSUMERS, Client, Clients
 from firearrow.proxy.delivering import end_receive
+from firearrow.proxy.encoding import delivered
 from firearrow.proxy.pulling import Pulling
 from firearrow.proxy.receiving import Receiving
 from firearrow.proxy.refusal import Refusal, status
@@ -207,8 +208,7 @@ class Proxy:
 
         def check(request: Request[CheckTransaction]) -> Answer:
             fields, record = request.fields, decode_record(request.body)
-            message = convert.delivered(record, record.topic, None, self._clock.now_ms())
-            unique_key = message.system_properties.message_id
+            unique_key, message = delivered(record, record.topic, None, self._clock.now_ms())
             transaction = Transaction(
                 fields.bname,
                 fields.tran_state_table_offset,
@@ -217,7 +217,7 @@ class Proxy:
             )
             command = rpc.TelemetryCommand()
             orphan = command.recover_orphaned_transaction_command
-            orphan.message.CopyFrom(message)
+            orphan.message.ParseFromString(message)
             orphan.transaction_id = transaction.text()
             if not client.command(command):
                 log.info(

@@ -70,6 +70,8 @@ def parse_handle(text: str, queue_id: int | None = None) -> Handle:
 
 
 def _number(text: str, field: str) -> int:
+    if field.isdecimal() and field.isascii() and len(field) < 19:  # nearly always
+        return int(field)
     digits = field[1:] if field[:1] == "-" else field
     if not (digits.isascii() and digits.isdecimal()) or len(digits) > 19:
         raise HandleError(f"the receipt handle {_shown(text)} has {field[:24]!r} for a number")

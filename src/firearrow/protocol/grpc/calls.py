@@ -22,29 +22,6 @@ class Message(Protocol):
     def SerializeToString(self) -> bytes: ...  # noqa: N802
 
 
-class Encoded(bytes):
-    """A message that is encoded already."""
-
-    __slots__ = ()
-
-    def SerializeToString(self) -> bytes:  # noqa: N802
-        return self
-
-
-def with_field(number: int, message: Message) -> Encoded:
-    """A message that has nothing but this one, without copying it into another."""
-    data = message.SerializeToString()
-    size = rest = len(data)
-    if 0x80 <= size < 0x4000:  # mostly
-        return Encoded(b"%c%c%c%b" % (number << 3 | 2, size & 0x7F | 0x80, size >> 7, data))
-    head = bytearray((number << 3 | 2,))
-    while rest > 0x7F:
-        head.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    head.append(rest)
-    return Encoded(head + data)
-
-
 class Call(Protocol):
     """One call, as its handler sees it. Everything after ``end``, or after the caller left, is
     ignored."""

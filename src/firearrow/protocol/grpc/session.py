@@ -323,7 +323,10 @@ class GrpcSession:
         if call.inbox is not None:
             self._guard(call, call.inbox.received, message)
         elif method.handler is not None:
-            self._guard(call, method.handler, call, message)
+            try:
+                method.handler(call, message)
+            except Exception as error:
+                self._failed(call, error)
             if not call.ended and call.deadline_s is not None:
                 left_s = call.deadline_s - self._clock.monotonic()
                 call.timer = self._clock.call_later(left_s, self._expire, call)
@@ -333,10 +336,13 @@ class GrpcSession:
         try:
             return work(*arguments)
         except Exception as error:
-            path = call.metadata.get(":path")
-            log.error("%s from %s failed", path, call.remote, exc_info=error)
-            call.end(calls.INTERNAL, f"{type(error).__name__}: {error}")
+            self._failed(call, error)
             return None
+
+    def _failed(self, call: StreamCall, error: Exception) -> None:
+        path = call.metadata.get(":path")
+        log.error("%s from %s failed", path, call.remote, exc_info=error)
+        call.end(calls.INTERNAL, f"{type(error).__name__}: {error}")
 
     def half_close(self, call: StreamCall) -> None:
         """The caller has sent everything."""

@@ -73,7 +73,8 @@ class Dispatcher:
                 self.typed[prefix[:_TYPED_PREFIX_BYTES]] = (decoder.decode, route.handler)
 
     def dispatch(self, header: Header, raw: bytes, body: bytes, caller: Caller) -> Answer:
-        """Answer a request whose header is already decoded."""
+        """Answer a request whose header is already decoded; what its handler did not foresee
+        becomes SYSTEM_ERROR, as in RocketMQ."""
         route = self._routes.get(header.code)
         if route is None:
             return Reply(
@@ -94,12 +95,8 @@ class Dispatcher:
             caller,
             raw,
         )
-        return self.call(route.handler, request)
-
-    def call(self, handler: Handler, request: Request[Any]) -> Answer:
-        """Run a handler; what it did not foresee becomes SYSTEM_ERROR, as in RocketMQ."""
         try:
-            return handler(request)
+            return route.handler(request)
         except Exception as error:  # the peer must get an answer, the log the traceback
             return _failed(request, error)
 
