@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from tests.support.batches import create_fields, unwrapped
 from tests.support.brokers import World, pull_fields, send_fields
 from tests.support.faults import FaultDisk, Stopped
 
@@ -27,7 +28,10 @@ ROOT = Path("/store")
 FILE_BYTES: Final = 16 * 1024
 GROUP = "g" * 120
 LONG_TOPIC = "%RETRY%" + GROUP  # its records are of the second version
-QUEUES: Final = (("orders", 0), ("orders", 1), ("second", 0), (LONG_TOPIC, 0), ("again", 0))
+QUEUES: Final = (
+    *(("orders", 0), ("orders", 1), ("second", 0), (LONG_TOPIC, 0), ("again", 0)),
+    ("whole", 0),  # with batch queues
+)
 REFUSALS: Final = {codes.SYSTEM_ERROR, codes.SERVICE_NOT_AVAILABLE, codes.FLUSH_DISK_TIMEOUT}
 NOTHING_THERE: Final = {codes.PULL_NOT_FOUND, codes.PULL_RETRY_IMMEDIATELY}
 # Every third call by default, so that the quick run stays quick; all with FIREARROW_FAULT_STEP=1.
@@ -54,8 +58,11 @@ class Run:
         """All of it. Whatever fails, the script goes on, as clients do."""
         self.world = world = open_world(self.disk, self.clock, self.flush)
         self.client = world.connect()
+        self.call(17, create_fields("whole", 1))
         for n in range(3):
             self.send("orders", n % 2, f"first {n}")
+        self.batch("whole", 0, [f"whole {n}" for n in range(3)], properties="UNIQ_KEY\x01w\x02")
+        self.send("whole", 0, "alone")
         self.send("again", 0, "before its deletion")
         self.send(LONG_TOPIC, 0, "long")
         self.batch("orders", 0, [f"batch {n}" for n in range(4)])
@@ -67,6 +74,9 @@ class Run:
         self.commit(3)
         self.wait(7)
         self.saved = self.committed
+        for n in range(3):  # several files of its queue
+            texts = [f"whole {n} {m}" for m in range(n + 1)]
+            self.batch("whole", 0, texts, properties="UNIQ_KEY\x01w\x02")
         self.send("second", 0, "after the offsets")
         self.wait(62)
         self.send(LONG_TOPIC, 0, "second long")
@@ -77,6 +87,7 @@ class Run:
         self.saved = self.committed
         self.expire()
         self.send("orders", 0, "after retention")
+        self.batch("whole", 0, ["last 1", "last 2"], properties="UNIQ_KEY\x01w\x02")
         self.pull("orders", 0)
         self.delay("second", "later", level=1)
         world.stop()
@@ -103,16 +114,14 @@ class Run:
         fields = send_fields(topic, queue_id, properties=properties, **more)
         self._note([body], topic, queue_id, self.call(310, fields, body))
 
-    def batch(self, topic: str, queue_id: int, texts: list[str], size: int = 40) -> None:
+    def batch(
+        self, topic: str, queue_id: int, texts: list[str], size: int = 40, properties: str = ""
+    ) -> None:
         bodies = [text.encode().ljust(size, b".") for text in texts]
         self.sent.update(dict.fromkeys(bodies, (topic, queue_id)))
         body = b"".join(_batch_item(body) for body in bodies)
-        self._note(
-            bodies,
-            topic,
-            queue_id,
-            self.call(310, send_fields(topic, queue_id, batch=True), body),
-        )
+        fields = send_fields(topic, queue_id, batch=True, properties=properties)
+        self._note(bodies, topic, queue_id, self.call(310, fields, body))
 
     def delay(self, topic: str, text: str, level: int) -> None:
         body = text.encode()
@@ -128,7 +137,10 @@ class Run:
         if answer is None or answer.code != codes.SUCCESS:
             return
         offset = int(answer.ext["queueOffset"])
-        for n, (body, position) in enumerate(zip(bodies, _positions(answer), strict=True)):
+        positions = _positions(answer)
+        if "batchUniqId" in answer.ext:
+            positions *= len(bodies)
+        for n, (body, position) in enumerate(zip(bodies, positions, strict=True)):
             self.acknowledged[body] = (topic, queue_id, offset + n, position)
 
     def wait(self, seconds: float) -> None:
@@ -165,6 +177,7 @@ def open_world(disk: FaultDisk, clock: VirtualClock, flush: str) -> World:
         clock,
         mapped_file_size_commit_log=FILE_BYTES,
         mapped_file_size_consume_queue=200,
+        mapper_file_size_batch_consume_queue=2 * 46,
         max_hash_slot_num=50,
         max_index_num=100,
     )
@@ -214,8 +227,7 @@ def read_all(world: World) -> dict[tuple[str, int], list[Record]]:
         while offset < world.store.max_offset(*queue):
             answer = client.pull(*queue, offset, group="judge")
             assert answer.code == codes.SUCCESS, (queue, offset, answer.header)
-            got = answer.records()
-            records += got
+            records += [message for record in answer.records() for message in unwrapped(record)]
             offset = int(answer.ext["nextBeginOffset"])
         found[queue] = records
     return found
@@ -233,8 +245,8 @@ def check_messages(
             continue
         kept = [r.queue_offset for r in records if r.physical_offset >= run.kept_from]
         assert kept == list(range(kept[0], kept[0] + len(kept))) if kept else True, "a gap"
-        positions = [r.physical_offset for r in records]
-        assert positions == sorted(set(positions))
+        places = [(r.physical_offset, r.queue_offset) for r in records]
+        assert places == sorted(set(places))
         bodies = [r.body for r in records]
         for body in bodies:
             assert run.sent.get(body) == queue, (body, queue)

@@ -1,8 +1,8 @@
 """``kill -9`` of a real broker under load, again and again on one store.
 
-Producers send single messages, batches, delayed messages and first messages of new topics, small
-files of the log roll, consumers pull and commit. At a random moment the process is killed; the
-next one must have everything that was acknowledged, where it was acknowledged to be.
+Producers send single messages, batches (taken apart and whole), delayed messages and first messages
+of new topics, small files of the log roll, consumers pull and commit. At a random moment the
+process is killed; the next one must have everything that was acknowledged, where it was put.
 
 A few rounds by default; FIREARROW_KILL_ROUNDS=30 for more, FIREARROW_KILL_SEED to repeat a run.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.load import (
+    CREATE_BATCHES,
     DELAYED_TOPIC,
     GROUP,
     QUEUES,
@@ -77,6 +78,8 @@ class Campaign:
         """Load, kill, start again, look."""
         program, address = self.start()
         with program:
+            with BlockingClient(address) as client:
+                client.call(17, CREATE_BATCHES)
             threads = [
                 Producer(address, self.book, f"{number}-{n}", random.Random(self.rng.random()))
                 for n in range(PRODUCERS)

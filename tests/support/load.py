@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from firearrow.codec.record import Record, decode_record, split_records
 from firearrow.model import codes
+from tests.support.batches import create_fields, unwrapped
 from tests.support.brokers import pull_fields, send_fields
 from tests.support.program import BlockingClient
 
@@ -18,6 +19,8 @@ LONG_TOPIC: Final = "%RETRY%" + LONG_GROUP  # its records have the second versio
 DELAYED_TOPIC: Final = "delayed"
 DELAY_MS: Final = 1000
 GROUP: Final = "consumers"
+BATCHES: Final = "batches"  # with batch queues: batches stay whole
+CREATE_BATCHES: Final = create_fields(BATCHES, QUEUES)
 
 
 class Promise(NamedTuple):
@@ -68,13 +71,17 @@ class Producer(threading.Thread):
     def _send_something(self) -> None:
         dice = self._rng.random()
         if dice < 0.05:
-            self._send_batch()
+            self._send_batch("load-0", "")
         elif dice < 0.08:
             self._send_delayed()
         elif dice < 0.10:
             self._send(f"fresh-{self.name}-{self._count}", 0)
         elif dice < 0.15:
             self._send(LONG_TOPIC, 0)
+        elif dice < 0.20:
+            self._send_batch(BATCHES, f"UNIQ_KEY\x01{self.name}-{self._count}\x02")
+        elif dice < 0.23:
+            self._send(BATCHES, self._rng.randrange(QUEUES))
         else:
             self._send(f"load-{self._rng.randrange(3)}", self._rng.randrange(QUEUES))
 
@@ -96,10 +103,10 @@ class Producer(threading.Thread):
         offset = self._call(topic, queue_id, body, properties=f"KEYS\x01{self._count}\x02")
         self._book.promises[body] = Promise(topic, queue_id, offset)
 
-    def _send_batch(self) -> None:
+    def _send_batch(self, topic: str, envelope: str) -> None:
         bodies = [self._body() for _ in range(self._rng.randrange(2, 20))]
-        topic, queue_id = "load-0", self._rng.randrange(QUEUES)
-        offset = self._call(topic, queue_id, batch_body(bodies), batch=True)
+        queue_id = self._rng.randrange(QUEUES)
+        offset = self._call(topic, queue_id, batch_body(bodies), batch=True, properties=envelope)
         for n, body in enumerate(bodies):
             self._book.promises[body] = Promise(topic, queue_id, offset + n)
 
@@ -168,7 +175,8 @@ def read_queue(client: BlockingClient, topic: str, queue_id: int) -> list[Record
         if header.code == codes.PULL_NOT_FOUND:
             return records
         assert header.code == codes.SUCCESS, (topic, queue_id, len(records), header)
-        got = [decode_record(part, check_crc=True) for part in split_records(data)]
+        stored = [decode_record(part, check_crc=True) for part in split_records(data)]
+        got = [message for record in stored for message in unwrapped(record)]
         expected = list(range(len(records), len(records) + len(got)))
         assert [r.queue_offset for r in got] == expected, (topic, queue_id)
         records += got

@@ -30,7 +30,7 @@ public final class Main {
     }
 
     private static final Set<String> OWN =
-        Set.of("Sends", "Consumes", "Cluster", "Dialogues", "World", "Pops", "Popping");
+        Set.of("Sends", "Consumes", "Cluster", "Dialogues", "World", "Pops", "Popping", "Batches");
     private static final Map<String, Scenario> TOGETHER = new LinkedHashMap<>();
     private static final Map<String, Scenario> ALONE = new LinkedHashMap<>();
     private static final PrintStream OUT =
@@ -42,6 +42,7 @@ public final class Main {
         TOGETHER.put("retry, dead letter", Consumes::deadLetter);
         TOGETHER.put("transaction", Dialogues::transaction);
         TOGETHER.putAll(newer("Timers"));
+        TOGETHER.putAll(newer("Batches"));
         TOGETHER.put("delay level", Delays::levels);
         TOGETHER.put("rebalance", Cluster::rebalance);
         TOGETHER.put("send sync", Sends::sync);

@@ -113,6 +113,8 @@ class TopicRetentionRoom(BaseRoom):
         oldest_kept_ms = self._clock.now_ms() - keep_ms
         if self._store.store_time(*queue, low) < oldest_kept_ms:
             offset = self._store.search_offset(*queue, oldest_kept_ms, upper=False)
+            if -1 < self._store.store_time(*queue, offset) < oldest_kept_ms:  # a whole batch
+                offset = self._store.entries(*queue, offset, 1)[0].end
             self._store.raise_min_offset(*queue, offset)
 
     def _by_size(self, queue: Queue, left: int) -> int:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from firearrow.codec.batch import inner_count
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 UNIT: Final = struct.Struct(">qiqqqhii")
 UNIT_BYTES: Final = UNIT.size
+_STORE_TIME: Final = 3  # fields of a unit
+_BASE: Final = 4
 
 
 class Unit(NamedTuple):
@@ -68,13 +71,14 @@ class UnitFiles(QueueFiles):
 class BatchQueue:
     """One batch queue. Its offsets are those of messages; those of ``units`` count units."""
 
-    __slots__ = ("max_offset", "min_offset", "next_offset", "units")
+    __slots__ = ("following", "max_offset", "min_offset", "next_offset", "units")
 
     def __init__(self, units: ConsumeQueue) -> None:
         self.units = units
         self.min_offset = 0
         self.max_offset = 0
         self.next_offset = 0
+        self.following = 0  # the unit behind the last read: where the next one begins, mostly
 
     @property
     def shape(self) -> TopicShape:
@@ -86,36 +90,40 @@ class BatchQueue:
         found = self.shape.files.find(self.units, index)
         return None if found is None else Unit(*found)
 
-    def units_from(self, index: int, count: int) -> list[Unit]:
+    def units_from(self, index: int, count: int) -> Iterator[Unit]:
         """At most so many, at most to the end of one file."""
+        return map(Unit._make, self._tuples(index, count))
+
+    def _tuples(self, index: int, count: int) -> Iterator[tuple[int, ...]]:
         data = self.shape.files.entries(self.units, index, count)
-        whole = len(data) // UNIT_BYTES * UNIT_BYTES
-        return [Unit(*unit) for unit in UNIT.iter_unpack(data[:whole])]
+        return UNIT.iter_unpack(data[: len(data) // UNIT_BYTES * UNIT_BYTES])
 
     def index_of(self, offset: int) -> int:
         """The unit that holds the message at ``offset``, or the first one behind it."""
-        low = self._first(lambda unit: unit.base > offset, self.units.min_offset)
+        following = self.unit(self.following)
+        if following is not None and following.base <= offset < following.end:
+            return self.following
+        low = self._first(_BASE, offset + 1)
         before = self.unit(low - 1)
         return low - 1 if before is not None and offset < before.end else low
 
     def index_at(self, timestamp: int, *, later: bool) -> int:
         """The first unit with a later time, or with one that is not earlier."""
-        limit = timestamp + 1 if later else timestamp
-        return self._first(lambda unit: unit.store_time >= limit, self.units.min_offset)
+        return self._first(_STORE_TIME, timestamp + 1 if later else timestamp)
 
-    def _first(self, wanted: Callable[[Unit], bool], low: int) -> int:
-        """The first unit from ``low`` on that is wanted, as all behind it are. The last steps of
+    def _first(self, field: int, value: int) -> int:
+        """The first unit with such a value or a larger one; values only grow. The last steps of
         the search are one read."""
-        high = self.units.max_offset
+        low, high = self.units.min_offset, self.units.max_offset
         while high - low > BLOCK_ENTRIES:
             middle = (low + high) // 2
             unit = self.unit(middle)
-            if unit is None or not wanted(unit):  # one that is lost is as old as what is gone
+            if unit is None or unit[field] < value:  # one that is lost is as old as what is gone
                 low = middle + 1
             else:
                 high = middle
-        while low < high and (units := self.units_from(low, high - low)):
-            found = bisect_left(units, True, key=wanted)
+        while low < high and (units := [*self._tuples(low, high - low)]):
+            found = bisect_left(units, value, key=itemgetter(field))
             low += found
             if found < len(units):
                 break

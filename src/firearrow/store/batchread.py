@@ -59,16 +59,15 @@ class BatchReader:
         if tags_codes is not None or match is not None:
             reach = max(self._settings.max_filter_message_size // UNIT_BYTES, limits.messages)
         index = queue.index_of(offset)
-        units = queue.units_from(index, max(1, reach))
-        if not units:
-            return Read(api.OFFSET_FOUND_NULL, queue.base_behind_file(index), low, high)
         status, position = api.NO_MATCHED_MESSAGE, offset
         parts: list[bytes] = []
         count = total = 0
-        for unit in units:
-            if unit.base - offset >= reach or not limits.allow(unit, count, total):
+        for unit in queue.units_from(index, max(1, reach)):
+            too_far = unit.base - offset >= reach and position > offset
+            if too_far or not limits.allow(unit, count, total):
                 break
             position = unit.end
+            index += 1
             if tags_codes is not None and int32(unit.tags_code) not in tags_codes:
                 continue
             record = self._log.slice(unit.physical_offset, unit.size)
@@ -78,6 +77,9 @@ class BatchReader:
                 parts.append(record)
                 count += unit.messages
                 total += unit.size
+        if position == offset:
+            return Read(api.OFFSET_FOUND_NULL, queue.base_behind_file(index), low, high)
+        queue.following = index
         if not parts:
             return Read(status, position, low, high)
         return Read(api.FOUND, position, low, high, b"".join(parts), count, len(parts))

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.batches import create_fields
 from tests.support.brokers import Answered, Connection, World, properties_of, send_fields
+from tests.support.popping import GROUP, ack, pop
 
 from firearrow.codec import lenient_json
 from firearrow.codec.batch import decode_batch
@@ -47,18 +49,7 @@ def opened(root: Path) -> World:
 
 
 def create(client: Connection, topic: str = TOPIC, kind: str = "BatchCQ") -> None:
-    fields = {
-        "topic": topic,
-        "defaultTopic": "TBW102",
-        "readQueueNums": 2,
-        "writeQueueNums": 2,
-        "perm": 6,
-        "topicFilterType": "SINGLE_TAG",
-        "topicSysFlag": 0,
-        "order": "false",
-        "attributes": f"+queue.type={kind}",
-    }
-    assert client.call(17, fields).code == codes.SUCCESS
+    assert client.call(17, create_fields(topic, 2, kind)).code == codes.SUCCESS
 
 
 def batch(*bodies: bytes) -> bytes:
@@ -434,3 +425,94 @@ def test_topic_statistics_tell_messages(world: World, client: Connection) -> Non
     (stats,) = [value for key, value in queue.items() if '"queueId":0' in key]
     assert (stats["minOffset"], stats["maxOffset"]) == (0, 15)
     assert stats["lastUpdateTimestamp"] == world.clock.now_ms()
+
+
+# -- what features make of batches
+
+
+def test_a_pop_hands_out_whole_batches(world: World, client: Connection) -> None:
+    """As RocketMQ does, though its clients do not take them apart in pop mode."""
+    create(client)
+    send(client, 10, tag="a")
+    client.produce(TOPIC, b"alone")
+    send(client, 5, tag="a")
+    first, second, third = pop(client, TOPIC)
+    assert [m.offset for m in (first, second, third)] == [0, 10, 11]
+    assert ack(client, second).code == ack(client, first).code == codes.SUCCESS
+    world.clock.advance(20)
+    (again,) = pop(client, TOPIC)
+    assert again.record.body == third.record.body
+    assert again.record.reconsume_times == 1
+    assert ack(client, again).code == codes.SUCCESS
+    world.clock.advance(20)
+    assert pop(client, TOPIC) == []
+
+
+def test_a_pop_in_the_middle_of_a_batch_can_be_acknowledged(
+    world: World, client: Connection
+) -> None:
+    create(client)
+    send(client, 10)
+    commit = {"consumerGroup": GROUP, "topic": TOPIC, "queueId": 0, "commitOffset": 4}
+    client.heartbeat(GROUP, {TOPIC: "*"})
+    client.call(15, commit)
+    (message,) = pop(client, TOPIC)
+    assert message.offset == 0
+    assert ack(client, message).code == codes.SUCCESS
+    world.clock.advance(20)
+    assert pop(client, TOPIC) == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "low"), [("retention.ms=60000", 20), ("retention.bytes=1000", 10)]
+)
+def test_a_topic_gives_up_whole_batches(
+    world: World, client: Connection, attribute: str, low: int
+) -> None:
+    create(client)
+    fields = create_fields(TOPIC, 2)
+    assert client.call(17, {**fields, "attributes": f"+{attribute}"}).code == codes.SUCCESS
+    for _ in range(4):
+        send(client, 5)
+    world.clock.advance(60 + 20 if "ms" in attribute else 20)
+    assert bounds(client) == (low, 20)
+    send(client, 5)
+    assert contents(client, low)[-1][0] == 20
+
+
+def test_a_batch_that_is_sent_again_is_stored_once(client: Connection) -> None:
+    create(client)
+    fields = create_fields(TOPIC, 2)
+    client.call(17, {**fields, "attributes": "+dedup.window.ms=60000"})
+    first, again = send(client, 3), send(client, 3)
+    assert again.ext["msgId"] == first.ext["msgId"]
+    assert again.ext["batchUniqId"] == "envelope"
+    assert bounds(client) == (0, 3)
+
+
+def test_a_batch_cannot_be_delayed_timed_or_half_of_a_transaction(client: Connection) -> None:
+    create(client)
+    for more in ("DELAY\x011\x02", "TIMER_DELAY_SEC\x015\x02", "TRAN_MSG\x01true\x02"):
+        answer = send(client, 2, envelope=f"UNIQ_KEY\x01k\x02{more}")
+        assert answer.code == codes.MESSAGE_ILLEGAL
+    assert bounds(client) == (0, 0)
+
+
+def test_single_messages_can_be_delayed(world: World, client: Connection) -> None:
+    create(client)
+    client.produce(TOPIC, b"later", properties="DELAY\x011\x02")
+    send(client, 2)
+    world.clock.advance(5)
+    assert contents(client) == [(0, [b"m-0", b"m-1"]), (2, [b"later"])]
+
+
+@pytest.mark.parametrize("flag", [1, 1 | 0x100, 1 | 0x200, 1 | 0x300])
+def test_compressed_bodies_pass_as_they_are(client: Connection, flag: int) -> None:
+    """Whatever compressed them, which the flag says: LZ4, Zstandard, zlib."""
+    create(client)
+    body = bytes(range(256)) * 8
+    for topic in (TOPIC, "plain"):
+        fields = {**send_fields(topic, properties="UNIQ_KEY\x01k\x02"), "f": flag}
+        assert client.call(310, fields, body).code == codes.SUCCESS
+        (record,) = client.pull(topic).records()
+        assert (record.body, record.sys_flag) == (body, flag)
