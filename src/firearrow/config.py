@@ -76,6 +76,7 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     transaction_check_max: int = 15
     transaction_op_msg_max_size: int = 4096
     transaction_op_batch_interval: int = 3000
+    transaction_metric_flush_interval: int = 10_000
     start_accept_send_request_time_stamp: int = 0
     enable_property_filter: bool = False
     dedup_keys_max: Positive = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.support.brokers import Answered, Connection, World, properties_of
 from firearrow.codec.record import Record, decode_record
 from firearrow.config import BrokerSettings
 from firearrow.model import codes
+from firearrow.model.clock import VirtualClock
 from firearrow.model.message import Message
 from firearrow.model.topic import Topic
 from firearrow.store.api import PutStatus
@@ -603,3 +605,44 @@ def test_without_transactions_no_progress_of_theirs_is_shown(
     end(client, send_half(world, client), COMMIT)
     world.clock.advance(200)
     assert client.call(300, {"topic": HALF}).json()["groupList"] == ["CID_RMQ_SYS_TRANS"]
+
+
+def counts(root: Path) -> dict[str, int]:
+    saved = json.loads((root / "config" / "transactionMetrics").read_bytes())
+    assert saved["dataVersion"].keys() == {"counter", "stateVersion", "timestamp"}
+    table = saved["transactionCount"]
+    assert all(entry.keys() == {"count", "timeStamp"} for entry in table.values())
+    return {topic: entry["count"] for topic, entry in table.items()}
+
+
+def test_waiting_half_messages_are_counted_for_whoever_opens_the_store_next(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path / "store")
+    client = world.connect()
+    sent = [send_half(world, client) for _ in range(4)]
+    send_half(world, client, b="others")
+    end(client, sent[0], COMMIT)
+    end(client, sent[1], ROLLBACK)
+    world.clock.advance(11)
+    assert counts(tmp_path / "store") == {"orders": 2, "others": 1}
+    end(client, sent[2], COMMIT)
+    world.stop()
+    assert counts(tmp_path / "store") == {"orders": 1, "others": 1}
+
+    settings = BrokerSettings()
+    settings.transaction_check_max = 1
+    world = World(tmp_path / "store", settings, clock=VirtualClock(world.clock.now_ms()))
+    world.clock.advance(100)  # what is left is asked about once, then given up
+    assert counts(tmp_path / "store") == {"orders": 0, "others": 0}
+    world.stop()
+
+
+def test_a_table_of_counts_that_makes_no_sense_is_begun_anew(tmp_path: Path) -> None:
+    config = tmp_path / "store" / "config"
+    config.mkdir(parents=True)
+    (config / "transactionMetrics").write_text('{"transactionCount":{"orders":"many"}}')
+    world = World(tmp_path / "store")
+    send_half(world, world.connect())
+    world.stop()
+    assert counts(tmp_path / "store") == {"orders": 1}

@@ -23,6 +23,7 @@ from firearrow.codec.record import RecordError, decode_record
 from firearrow.codec.sysflags import SYS_TRANSACTION_COMMIT, SYS_TRANSACTION_ROLLBACK
 from firearrow.features.transaction import half as forms
 from firearrow.features.transaction.check import Checker, CheckSettings
+from firearrow.features.transaction.counts import CountSettings, HalfCounts
 from firearrow.features.transaction.half import Half
 from firearrow.features.transaction.marks import Marks, MarkSettings
 from firearrow.model import codes
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 NOT_FOUND: Final = "Find prepared transaction message failed"
 
 
-class TransactionSettings(CheckSettings, MarkSettings, Protocol):
+class TransactionSettings(CheckSettings, CountSettings, MarkSettings, Protocol):
     reject_transaction_message: bool
 
 
@@ -67,8 +68,17 @@ class TransactionRoom(BaseRoom):
         self._writer = writer
         self._clock = clock
         self._finished = Marks(settings, store, clock, store_host)
+        self._counts = HalfCounts(settings, store, clock)
         self._checker = Checker(
-            settings, store, topics, offsets, members, clock, self._finished, store_host
+            settings,
+            store,
+            topics,
+            offsets,
+            members,
+            clock,
+            self._finished,
+            store_host,
+            lambda topic: self._counts.add(topic, -1),
         )
 
     def routes(self) -> Mapping[int, Route]:
@@ -78,11 +88,13 @@ class TransactionRoom(BaseRoom):
         }
 
     def start(self) -> None:
+        self._counts.load()
         self._checker.start()
 
     def stop(self) -> None:
         self._checker.stop()
         self._finished.flush()
+        self._counts.save()
 
     # -- the half message
 
@@ -93,7 +105,10 @@ class TransactionRoom(BaseRoom):
         if self._settings.reject_transaction_message:
             return Put(PutStatus.NO_PERMISSION, "sending transaction message is forbidden")
         # Past the rooms behind this one: a delay counts from the commit.
-        return self._store.append(forms.half_of(message, properties))
+        put = self._store.append(forms.half_of(message, properties))
+        if put.status is PutStatus.OK:
+            self._counts.add(message.topic, 1)
+        return put
 
     # -- its end
 
@@ -118,6 +133,8 @@ class TransactionRoom(BaseRoom):
             put = self._writer.put(forms.final_of(half))
             if put.status is not PutStatus.OK:
                 return Reply(PUT_CODES[put.status], f"{put.status.value}: {put.reason}")
+        if not self._finished.knows(half.offset):  # said once more
+            self._counts.add(half.topic, -1)
         for offset in self._checker.copies.ended(half.offset):
             self._finished.add(offset)
         if not request.one_way:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 import msgspec
@@ -105,6 +105,7 @@ class Checker:
         clock: Clock,
         marks: Marks,
         store_host: bytes,
+        given_up: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._store = store
@@ -114,6 +115,7 @@ class Checker:
         self._clock = clock
         self._marks = marks
         self._store_host = store_host
+        self._given_up = given_up  # hears the topic of each message that is given up
         self.copies = Copies()
         self._timer: Timer | None = None
         self._round: Iterator[float] = iter(())
@@ -269,6 +271,7 @@ class Checker:
             topic,
         )
         self.copies.ended(half.offset)
+        self._given_up(half.topic)
         return True
 
     def _ask(self, half: Half, copy: Message, put: Put) -> None:
