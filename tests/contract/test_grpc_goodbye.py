@@ -72,6 +72,26 @@ def test_calls_that_wait_are_answered_before_the_end(grpc: GrpcWorld, client: Cl
     assert client.wire.h2.goaways == [(EVERY_STREAM, 0), (pull.stream_id, 0)]
 
 
+def test_a_dialogue_ends_with_its_status_alone(grpc: GrpcWorld, client: Client) -> None:
+    # A client that hears of a reset besides takes the reset for the end: the Rust client then asks
+    # the dead stream again and again, and does nothing else.
+    settings = v2.Settings(client_type=v2.PRODUCER)
+    settings.publishing.SetInParent()
+    telemetry, _ = client.settings(settings)
+    receive, _ = client.receive("orders", polling_s=20)
+    leave(client)
+    client.wire.exchange()
+    assert telemetry.grpc_status == calls.UNAVAILABLE
+    assert not telemetry.reset
+    # What the client says on it before it ends its half disturbs nothing.
+    client.wire.h2.send_data(telemetry.stream_id, b"late", end_stream=True)
+    client.wire.exchange()
+    grpc.proxy.dismiss()
+    grpc.world.clock.advance(0)
+    client.wire.exchange()
+    assert receive.grpc_status == calls.OK
+
+
 def test_what_crosses_the_goodbye_on_its_way_is_served(grpc: GrpcWorld, client: Client) -> None:
     leave(client)
     grpc.proxy.dismiss()

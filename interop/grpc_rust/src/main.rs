@@ -247,8 +247,9 @@ async fn main() {
         NAMES.iter().chain([&LAST]).for_each(|name| println!("{name}"));
         return;
     }
+    let wanted = |name: &&str| arguments.len() < 5 || **name == arguments[4];
     let tasks: Vec<_> =
-        NAMES.into_iter().map(|name| tokio::spawn(report(name, arguments.clone()))).collect();
+        NAMES.into_iter().filter(wanted).map(|name| tokio::spawn(report(name, arguments.clone()))).collect();
     for task in tasks {
         let _ = task.await;
     }

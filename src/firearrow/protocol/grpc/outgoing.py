@@ -34,6 +34,7 @@ class Stream:
     stream_id: int
     half_closed = False  # the peer has sent everything
     closed = False  # nothing can be written any more
+    dialogue = False  # both sides send messages until they end
     unread = 0  # bytes that came since the peer's window was renewed
     _window = 0  # what the peer took since it opened, and gave; relative to its initial window
     _waiting: deque[memoryview] | None = None
@@ -157,9 +158,13 @@ class Outgoing:
         self.streams.pop(stream.stream_id, None)
 
     def _close(self, stream: Stream) -> None:
-        """The response is complete. A peer that still sends its request need not go on."""
+        """The response is complete. A peer that still sends its request need not go on.
+
+        In a dialogue it ends its half itself; Rust's ``h2`` takes a reset for the end of the other
+        half too, and its users never see the status.
+        """
         stream.closed = True
-        if not stream.half_closed:
+        if not stream.half_closed and not stream.dialogue:
             self.write(frames.reset(stream.stream_id, frames.NO_ERROR))
             self._stop(stream.stream_id)
         self.streams.pop(stream.stream_id, None)

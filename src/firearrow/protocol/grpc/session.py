@@ -281,6 +281,7 @@ class GrpcSession:
         self.connection.streams[stream_id] = call
         if method.begin is not None:
             call.begin()
+            call.dialogue = True
             call.inbox = self._guard(call, method.begin, call)
         if ended:
             self.half_close(call)

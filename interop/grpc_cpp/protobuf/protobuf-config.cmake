@@ -1,0 +1,6 @@
+include(FindProtobuf)
+set(protobuf_FOUND TRUE)
+if(NOT TARGET protobuf::protoc)
+  add_executable(protobuf::protoc IMPORTED)
+  set_target_properties(protobuf::protoc PROPERTIES IMPORTED_LOCATION /usr/bin/protoc)
+endif()

@@ -1,0 +1,73 @@
+"""RocketMQ 5's own C++ client over gRPC, built from a checkout of its project.
+
+No registry has it. Its source goes to ``CACHE/grpc_cpp/source`` (``git clone --recursive`` of
+https://github.com/apache/rocketmq-clients); ``python -m interop.grpc_cpp.suite`` builds it there in
+some minutes. Without such a build the suite is skipped.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+from interop.grpc_topics import create_topics, save_roots
+from interop.program import cache_directory, run_program
+from interop.results import Report, Server
+
+HERE = Path(__file__).parent
+VERSION = re.compile(r"project\(rocketmq VERSION (\S+)")
+
+
+def _cache() -> Path:
+    return cache_directory("grpc_cpp")
+
+
+def _title() -> str:
+    lists = _cache() / "source" / "cpp" / "CMakeLists.txt"
+    found = VERSION.search(lists.read_text()) if lists.exists() else None
+    return f"C++ gRPC {found[1]}" if found else "C++ gRPC"
+
+
+def clients() -> list[str]:
+    return [_title()]
+
+
+def _program() -> Path:
+    return _cache() / "build" / "scenarios"
+
+
+def unavailable() -> str | None:
+    if _program().exists():
+        return None
+    return "not built: interop/grpc_cpp/suite.py says how"
+
+
+def prepare() -> None:
+    """What runs is what :func:`build` made."""
+
+
+def build() -> None:
+    missing = [tool for tool in ("cmake", "g++", "protoc", "grpc_cpp_plugin") if not shutil.which(tool)]
+    if missing or not (_cache() / "source" / "cpp").exists():
+        raise SystemExit(f"{__doc__}\nMissing: {', '.join(missing) or 'the source'}.")
+    folder = str(_program().parent)
+    configure = ["cmake", "-S", str(HERE), "-B", folder, f"-DCLIENT_SOURCE={_cache() / 'source'}"]
+    configure += ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=-O1", "-Wno-dev"]
+    subprocess.run(configure, check=True)
+    subprocess.run(["cmake", "--build", folder, "--target", "scenarios", "-j", "2"], check=True)
+
+
+def run(namesrv: str, report: Report, server: Server) -> None:
+    listed = subprocess.run([_program(), "--list"], check=True, capture_output=True, text=True)
+    scenarios, name = listed.stdout.splitlines(), uuid.uuid4().hex[:8]
+    create_topics(server.broker, name, scenarios)
+    environment = {"HOME": str(_cache()), **save_roots(server.proxy, _cache())}
+    command = [str(_program()), server.proxy, name, _title()]
+    run_program(command, _title(), scenarios, report, server, environment)
+
+
+if __name__ == "__main__":
+    build()
