@@ -61,30 +61,41 @@ def create_on_all(
 
 
 def create_topics(
-    broker: str, run: str, scenarios: Iterable[str], policy: object = CUSTOMIZED
+    broker: str,
+    run: str,
+    scenarios: Iterable[str],
+    policy: object = CUSTOMIZED,
+    *,
+    dead_letters: bool = False,
 ) -> None:
     """Make each scenario's topic, and its groups with this retry policy, on the broker at
-    ``host:port``."""
+    ``host:port``; the topics of the ``dead_letters`` too, which a broker makes with the first."""
     host, _, port = broker.rpartition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         for scenario in scenarios:
             topic = topic_of(run, scenario)
             kind = next((kind for word, kind in TYPES.items() if word in scenario), "NORMAL")
-            fields = {
-                "topic": topic,
-                "defaultTopic": "TBW102",
-                "readQueueNums": str(QUEUES),
-                "writeQueueNums": str(QUEUES),
-                "perm": "6",
-                "topicFilterType": "SINGLE_TAG",
-                "topicSysFlag": "0",
-                "order": "false",
-                "attributes": f"+message.type={kind}",
-            }
-            _call(connection, UPDATE_TOPIC, fields, b"")
+            _create_topic(connection, topic, kind)
+            if dead_letters and GIVES_UP in scenario:
+                _create_topic(connection, f"%DLQ%group-{topic}", "UNSPECIFIED")
             _create_group(connection, scenario, f"group-{topic}", policy)
             # Who reads the dead letters, or waits for what the first consumer never acknowledged.
             _create_group(connection, "", f"group-{topic}-2", policy)
+
+
+def _create_topic(connection: socket.socket, topic: str, kind: str) -> None:
+    fields = {
+        "topic": topic,
+        "defaultTopic": "TBW102",
+        "readQueueNums": str(QUEUES),
+        "writeQueueNums": str(QUEUES),
+        "perm": "6",
+        "topicFilterType": "SINGLE_TAG",
+        "topicSysFlag": "0",
+        "order": "false",
+        "attributes": f"+message.type={kind}",
+    }
+    _call(connection, UPDATE_TOPIC, fields, b"")
 
 
 def _create_group(connection: socket.socket, scenario: str, name: str, policy: object) -> None:

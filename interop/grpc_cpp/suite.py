@@ -50,11 +50,15 @@ def prepare() -> None:
 
 
 def build() -> None:
-    missing = [tool for tool in ("cmake", "g++", "protoc", "grpc_cpp_plugin") if not shutil.which(tool)]
+    missing = [
+        tool for tool in ("cmake", "g++", "protoc", "grpc_cpp_plugin") if not shutil.which(tool)
+    ]
     if missing or not (_cache() / "source" / "cpp").exists():
         raise SystemExit(f"{__doc__}\nMissing: {', '.join(missing) or 'the source'}.")
-    folder = str(_program().parent)
-    configure = ["cmake", "-S", str(HERE), "-B", folder, f"-DCLIENT_SOURCE={_cache() / 'source'}"]
+    project, folder = _cache() / "project", str(_program().parent)
+    shutil.copytree(HERE, project, dirs_exist_ok=True)  # CMake wants it at one place for ever
+    configure = ["cmake", "-S", str(project), "-B", folder]
+    configure += [f"-DCLIENT_SOURCE={_cache() / 'source'}"]
     configure += ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS=-O1", "-Wno-dev"]
     subprocess.run(configure, check=True)
     subprocess.run(["cmake", "--build", folder, "--target", "scenarios", "-j", "2"], check=True)
@@ -63,7 +67,8 @@ def build() -> None:
 def run(namesrv: str, report: Report, server: Server) -> None:
     listed = subprocess.run([_program(), "--list"], check=True, capture_output=True, text=True)
     scenarios, name = listed.stdout.splitlines(), uuid.uuid4().hex[:8]
-    create_topics(server.broker, name, scenarios)
+    # The client waits without end for the route of a topic that does not exist yet.
+    create_topics(server.broker, name, scenarios, dead_letters=True)
     environment = {"HOME": str(_cache()), **save_roots(server.proxy, _cache())}
     command = [str(_program()), server.proxy, name, _title()]
     run_program(command, _title(), scenarios, report, server, environment)

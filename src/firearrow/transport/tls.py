@@ -208,13 +208,21 @@ def _load_test_certificate(context: ssl.SSLContext) -> None:
 
 
 def self_signed(name: str) -> tuple[bytes, bytes]:
-    """Make a self-signed certificate, valid for a year: the PEM of it and of its key."""
+    """Make a self-signed certificate, valid for a year: the PEM of it and of its key.
+
+    It is for the loopback addresses too: clients that are given an address check for that. It is
+    not an authority's: Rust's clients take such a certificate for no server's, even if told to.
+    """
     # Here, so that only who makes a certificate pays for the import.
+    import ipaddress
+
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
+    names: list[x509.GeneralName] = [x509.DNSName(name)]
+    names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     # The only look at the calendar: a certificate is made for people's time, not for a test's.
     now = datetime.datetime.now(datetime.UTC)
@@ -226,8 +234,8 @@ def self_signed(name: str) -> tuple[bytes, bytes]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=365))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     return (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import ssl
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from firearrow.model.clock import VirtualClock
 from firearrow.transport.tls import (
@@ -78,3 +81,26 @@ def test_a_client_with_a_trust_file_verifies(tmp_path: Path) -> None:
     assert client_context(TlsClientPolicy(trust=policy.certificate)).verify_mode.name == (
         "CERT_REQUIRED"
     )
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "::1"])
+def test_a_client_that_trusts_our_certificate_knows_the_local_server(
+    tmp_path: Path, name: str
+) -> None:
+    context = server_context(written(tmp_path, "localhost"))
+    assert context is not None
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    client = trusting.wrap_bio(to_client, to_server, server_hostname=name)
+    for _ in range(3):
+        for side in (client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    assert client.getpeercert() is not None
+
+
+def test_our_certificate_is_not_an_authority() -> None:
+    # Rust's TLS takes an authority's certificate for no server's.
+    certificate = x509.load_pem_x509_certificate(self_signed("localhost")[0])
+    assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
