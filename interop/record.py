@@ -23,6 +23,7 @@ from interop.results import Result  # noqa: E402
 README = HERE.parent / "README.md"
 RESULTS = HERE.parent / "docs" / "interop-results.md"
 PLACE = re.compile(r"<!-- interop -->.*<!-- /interop -->", re.DOTALL)
+SHOWN = frozenset({"send sync", "gRPC send normal"})  # the scenarios that every client has
 SIGNS = {"ok": "✓", "FAIL": "**fails**", "skip": "skipped"}
 
 
@@ -45,14 +46,16 @@ class Run:
 
 
 def _tables(results: Sequence[Result]) -> tuple[str, str]:
-    """The clients' table, and one line for each other group."""
-    first, *others = sorted(tables.grouped(results), key=lambda group: -len({*map(_of, group)}))
-    clients = tables.markdown(tables.rows(first, SIGNS))
-    return clients, "\n".join(f"- {tables.counts(group)}" for group in others)
+    """The tables of the remoting and of the gRPC clients, and one line for each other group."""
+    groups = tables.grouped(results)
+    shown = [group for group in groups if not SHOWN.isdisjoint(map(_what, group))]
+    clients = "\n\n".join(tables.markdown(tables.rows(group, SIGNS)) for group in shown)
+    others = [tables.counts(group) for group in groups if group not in shown]
+    return clients, "\n".join(f"- {line}" for line in others)
 
 
-def _of(result: Result) -> str:
-    return result.client
+def _what(result: Result) -> str:
+    return result.scenario
 
 
 def _readme(ours: Run) -> str:
@@ -65,8 +68,8 @@ def _readme(ours: Run) -> str:
             "",
             clients,
             "",
-            "The other suites, the gRPC clients and those that compare with the Java broker "
-            "step by step, and how many passed",
+            "The other suites (`from ...`: whose messages every other client received the same) "
+            "and how many passed",
             "(what did not is in [docs/interop-results.md](docs/interop-results.md)):",
             "",
             others,

@@ -88,6 +88,13 @@ func main() {
 		return
 	}
 	rlog.SetLogLevel("error")
+	if flag.NArg() > 0 {
+		if err := cross(flag.Args()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	var group sync.WaitGroup
 	for _, s := range scenarios {
 		if *only != "" && *only != s.name {

@@ -337,6 +337,10 @@ int main(int count, char** arguments) {
   logger.setConsoleLevel(Level::Error);
   logger.setLevel(Level::Warn);
   logger.init();
+  if (std::string(arguments[1]) == "cross") {
+    cross(arguments + 2);
+    std::_Exit(0);
+  }
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i + 1 < SCENARIOS.size(); i++) {
     if (count > 4 && SCENARIOS[i].name != arguments[4]) {

@@ -35,12 +35,12 @@ def clients() -> list[str]:
     return [_title()]
 
 
-def _program() -> Path:
+def program() -> Path:
     return _cache() / "build" / "scenarios"
 
 
 def unavailable() -> str | None:
-    if _program().exists():
+    if program().exists():
         return None
     return "not built: interop/grpc_cpp/suite.py says how"
 
@@ -55,7 +55,7 @@ def build() -> None:
     ]
     if missing or not (_cache() / "source" / "cpp").exists():
         raise SystemExit(f"{__doc__}\nMissing: {', '.join(missing) or 'the source'}.")
-    project, folder = _cache() / "project", str(_program().parent)
+    project, folder = _cache() / "project", str(program().parent)
     shutil.copytree(HERE, project, dirs_exist_ok=True)  # CMake wants it at one place for ever
     configure = ["cmake", "-S", str(project), "-B", folder]
     configure += [f"-DCLIENT_SOURCE={_cache() / 'source'}"]
@@ -65,12 +65,12 @@ def build() -> None:
 
 
 def run(namesrv: str, report: Report, server: Server) -> None:
-    listed = subprocess.run([_program(), "--list"], check=True, capture_output=True, text=True)
+    listed = subprocess.run([program(), "--list"], check=True, capture_output=True, text=True)
     scenarios, name = listed.stdout.splitlines(), uuid.uuid4().hex[:8]
     # The client waits without end for the route of a topic that does not exist yet.
     create_topics(server.broker, name, scenarios, dead_letters=True)
     environment = {"HOME": str(_cache()), **save_roots(server.proxy, _cache())}
-    command = [str(_program()), server.proxy, name, _title()]
+    command = [str(program()), server.proxy, name, _title()]
     run_program(command, _title(), scenarios, report, server, environment)
 
 

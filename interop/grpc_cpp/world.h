@@ -103,3 +103,6 @@ void succeed(const std::error_code& code);
 
 // Checks that it is refused with this code; gives what the refusal says.
 std::string expect(int wanted, const std::error_code& code);
+
+// One message for every other client, and theirs.
+void cross(char** arguments);

@@ -93,6 +93,13 @@ func main() {
 	}
 	rmq.EnableSsl = false
 	rmq.ResetLogger()
+	if flag.NArg() > 0 {
+		if err := cross(flag.Args()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	var group sync.WaitGroup
 	for _, s := range together {
 		group.Go(func() { s.report(*client, *endpoint, *run) })

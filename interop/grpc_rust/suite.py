@@ -40,14 +40,14 @@ def _target() -> Path:
     return cache_directory("grpc_rust") / "target"
 
 
-def _program() -> Path:
+def program() -> Path:
     return _target() / "debug" / "scenarios"
 
 
 def unavailable() -> str | None:
     if shutil.which("cargo") is None:
         return "Rust is missing: install cargo 1.80 or newer"
-    if not _program().exists():
+    if not program().exists():
         return "not built, it takes minutes: python -m interop.grpc_rust.suite"
     return None
 
@@ -62,11 +62,11 @@ def prepare() -> None:
 
 
 def run(namesrv: str, report: Report, server: Server) -> None:
-    listed = subprocess.run([_program(), "--list"], check=True, capture_output=True, text=True)
+    listed = subprocess.run([program(), "--list"], check=True, capture_output=True, text=True)
     scenarios, name = listed.stdout.splitlines(), uuid.uuid4().hex[:8]
     create_on_all(server.brokers, name, scenarios)
     environment = save_roots(server.proxy, cache_directory("grpc_rust"))
-    command = [str(_program()), server.proxy, name, CLIENT]
+    command = [str(program()), server.proxy, name, CLIENT]
     run_program(command, CLIENT, scenarios, report, server, environment)
 
 

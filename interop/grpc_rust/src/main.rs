@@ -1,6 +1,7 @@
 //! Scenarios of RocketMQ 5's Rust client; prints one JSON line a scenario.
 //! Arguments: `--list`, or ENDPOINT RUN CLIENT.
 
+mod cross;
 mod world;
 
 use std::collections::HashMap;
@@ -247,9 +248,19 @@ async fn main() {
         NAMES.iter().chain([&LAST]).for_each(|name| println!("{name}"));
         return;
     }
+    if arguments[1] == "cross" {
+        if let Err(failure) = cross::run(&arguments[2..]).await {
+            eprintln!("{failure}");
+            std::process::exit(1);
+        }
+        std::process::exit(0);
+    }
     let wanted = |name: &&str| arguments.len() < 5 || **name == arguments[4];
-    let tasks: Vec<_> =
-        NAMES.into_iter().filter(wanted).map(|name| tokio::spawn(report(name, arguments.clone()))).collect();
+    let tasks: Vec<_> = NAMES
+        .into_iter()
+        .filter(wanted)
+        .map(|name| tokio::spawn(report(name, arguments.clone())))
+        .collect();
     for task in tasks {
         let _ = task.await;
     }

@@ -19,6 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(40); // the longest any await
 pub struct World {
     endpoint: String,
     pub topic: String,
+    group: String,
     pub tls: bool,
 }
 
@@ -26,7 +27,12 @@ impl World {
     pub fn new(scenario: &str, endpoint: &str, run: &str) -> World {
         let words: Vec<&str> = scenario.split(|c: char| !c.is_ascii_alphanumeric()).collect();
         let topic = format!("{run}-{}", words.join("-"));
-        World { endpoint: endpoint.to_string(), topic, tls: false }
+        World::of(endpoint, &topic, &format!("group-{topic}"))
+    }
+
+    pub fn of(endpoint: &str, topic: &str, group: &str) -> World {
+        let (endpoint, topic, group) = (endpoint.into(), topic.into(), group.into());
+        World { endpoint, topic, group, tls: false }
     }
 
     fn client_option(&self) -> ClientOption {
@@ -72,7 +78,7 @@ impl World {
     pub async fn simple(&self) -> Result<Consumer, ClientError> {
         let mut option = SimpleConsumerOption::default();
         option.set_topics(vec![self.topic.clone()]);
-        option.set_consumer_group(format!("group-{}", self.topic));
+        option.set_consumer_group(&self.group);
         let mut consumer = SimpleConsumer::new(option, self.client_option())?;
         consumer.start().await?;
         Ok(Consumer { client: consumer, topic: self.topic.clone() })
@@ -163,7 +169,11 @@ pub fn expect<T>(code: &str, result: Result<T, ClientError>) -> Outcome {
     }
 }
 
-pub fn same<A: PartialEq<B> + Debug, B: Debug>(found: A, wanted: B, what: &str) -> Result<(), Failure> {
+pub fn same<A: PartialEq<B> + Debug, B: Debug>(
+    found: A,
+    wanted: B,
+    what: &str,
+) -> Result<(), Failure> {
     if found == wanted {
         return Ok(());
     }
