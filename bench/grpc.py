@@ -3,6 +3,7 @@ process with its broker."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.generator import GRPC_PROGRAM, Load, LoadError, load, middle, summary
@@ -15,10 +16,11 @@ TOPIC = "GrpcBenchmark"
 BODY_BYTES = 128
 CALLS = {"connections": 8, "inflight": 8}
 CASE = "8x8 128 B"
+SETTLE_S = 4.0  # key indexes are built behind the log, when nobody sends
 WARM_UP_RECEIVES_S = 10.0  # of Java, on top of the sends
 # More than any side takes in a second; what is left over waits for the next round.
-CONSUMED_MAX = 40_000
-DRAINED_MAX = 200_000
+CONSUMED_MAX = 30_000
+DRAINED_MAX = 150_000
 
 
 def grpc(plan: Plan) -> Iterator[Result]:
@@ -72,6 +74,7 @@ def _backlog(mode: str, server: Firearrow | JavaLocal, plan: Plan) -> Load:
     """Take from a backlog that is larger than what can be taken."""
     a_second = CONSUMED_MAX if mode == "consume" else DRAINED_MAX
     _fill(server, round(a_second * (plan.seconds + ROUND_WARM_UP_S)))
+    time.sleep(SETTLE_S * plan.scale)
     result = _call(mode, server, plan.seconds)
     if result["empty"]:
         raise LoadError(f"{mode}: the backlog was too small, {result['empty']} receives got none")

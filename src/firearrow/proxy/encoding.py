@@ -73,14 +73,15 @@ def delivered(record: Record, topic: str, receipt_handle: str | None, now_ms: in
         message_id = offset_message_id(record.store_host, record.physical_offset)
     identity = message_id.encode()
     rare = handle = b""
-    if keys or not template.has_born_host or _DELAY_SEC in record.properties:
-        rare = _rare(record, template, keys, now_ms)
+    if keys or _DELAY_SEC in record.properties:
+        rare = _rare(record.properties, keys, now_ms)
     if receipt_handle is not None:
         handle = b"%b%b%b" % (_HANDLE, varint(len(receipt_handle)), receipt_handle.encode())
     digest = md5(body, usedforsecurity=False).hexdigest().upper().encode()
     system = b"".join(
         (
             template.system,
+            b"" if template.has_born_host else _born_host(record.born_host),
             _store_host(record.store_host),
             _MESSAGE_ID,
             varint(len(identity)),
@@ -107,12 +108,10 @@ def delivered(record: Record, topic: str, receipt_handle: str | None, now_ms: in
     return Delivered(message_id, b"".join(message))
 
 
-def _rare(record: Record, template: _Template, keys: bytes, now_ms: int) -> bytes:
+def _rare(properties: bytes, keys: bytes, now_ms: int) -> bytes:
     system = v2.SystemProperties(keys=_split_keys(keys.decode("utf-8", "replace")))
-    if not template.has_born_host:
-        system.born_host = unpack_address(record.born_host)[0]
-    if _DELAY_SEC in record.properties:
-        text = parse_properties(record.properties).get("TIMER_DELAY_SEC", "")
+    if _DELAY_SEC in properties:
+        text = parse_properties(properties).get("TIMER_DELAY_SEC", "")
         seconds = whole_number(text, INT32_MAX)
         if seconds is not None:
             set_time(system.delivery_timestamp, now_ms + seconds * 1000)
@@ -126,6 +125,11 @@ def _time(time_ms: int) -> bytes:
     set_time(timestamp, time_ms)
     data = timestamp.SerializeToString()
     return varint(len(data)) + data
+
+
+@lru_cache(maxsize=TEMPLATES_MAX)
+def _born_host(packed: bytes) -> bytes:
+    return part(_System.BORN_HOST_FIELD_NUMBER, unpack_address(packed)[0].encode())
 
 
 @lru_cache(maxsize=TEMPLATES_MAX)
