@@ -10,6 +10,7 @@ from typing import Any, Final
 from firearrow.codec.properties import find_property
 from firearrow.codec.record import Record
 from firearrow.model import names
+from firearrow.model.clock import Clock
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.proxy.refusal import Refusal
 
@@ -92,9 +93,15 @@ def group_name(group: v2.Resource) -> str:
     return name
 
 
-def message(message: v2.Message, body: bytes, now_ms: int, body_bytes_max: int) -> None:
-    """Check one message to send, in the proxy's order. Its body is given, since reading it from the
-    message makes a copy.
+def message(
+    message: v2.Message,
+    system: v2.SystemProperties,
+    body: bytes,
+    clock: Clock,
+    body_bytes_max: int,
+) -> None:
+    """Check one message to send, in the proxy's order. Its parts are given, since each reading of
+    them from the message costs.
 
     Raises:
         Refusal: with the code that says what is wrong.
@@ -106,11 +113,12 @@ def message(message: v2.Message, body: bytes, now_ms: int, body_bytes_max: int) 
             v2.MESSAGE_BODY_TOO_LARGE,
             f"message body cannot exceed the max {body_bytes_max}, it has {len(body)}",
         )
-    system, user_properties = message.system_properties, message.user_properties
+    user_properties = message.user_properties
     tag, keys = system.tag, system.keys
     if user_properties:
         _user_properties(user_properties)
-    _text(tag, v2.ILLEGAL_MESSAGE_TAG, "tag", forbidden="|")
+    if tag:
+        _text(tag, v2.ILLEGAL_MESSAGE_TAG, "tag", forbidden="|")
     for key in keys:
         _text(key, v2.ILLEGAL_MESSAGE_KEY, "key")
     if user_properties or tag or keys:
@@ -124,17 +132,18 @@ def message(message: v2.Message, body: bytes, now_ms: int, body_bytes_max: int) 
         raise Refusal(v2.BAD_REQUEST, f"the recovery duration exceeds the max {RECOVERY_S_MAX} s")
     if system.HasField("delivery_timestamp"):
         at_ms = milliseconds(system.delivery_timestamp)
-        if at_ms - now_ms > DELAY_MS_MAX:
+        if at_ms - clock.now_ms() > DELAY_MS_MAX:
             raise Refusal(
                 v2.ILLEGAL_DELIVERY_TIME,
                 f"the max delay time of message is too large, max is {DELAY_MS_MAX}",
             )
     group = system.message_group
-    if len(group.encode()) >= GROUP_BYTES_MAX:
-        raise Refusal(
-            v2.ILLEGAL_MESSAGE_GROUP, f"message group exceeds the max {GROUP_BYTES_MAX} bytes"
-        )
-    _text(group, v2.ILLEGAL_MESSAGE_GROUP, "message group")
+    if group:
+        if len(group.encode()) >= GROUP_BYTES_MAX:
+            raise Refusal(
+                v2.ILLEGAL_MESSAGE_GROUP, f"message group exceeds the max {GROUP_BYTES_MAX} bytes"
+            )
+        _text(group, v2.ILLEGAL_MESSAGE_GROUP, "message group")
 
 
 def _user_properties(properties: Mapping[str, str]) -> None:

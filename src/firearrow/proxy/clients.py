@@ -53,7 +53,7 @@ class Client:
         self.settings: v2.Settings | None = None
         self.stream: Call | None = None
         self.seen_s = 0.0
-        self.seen_ms = 0
+        self.registered_ms = 0
         self.gone: list[Callable[[], None]] = []
         self.brokers: set[str] = set()  # that know of it
 
@@ -121,7 +121,6 @@ class Clients:
             client.channel = self._backend.connect(call.remote, self.routes_of(client))
             self._clients[client_id] = client
         client.seen_s = self._clock.monotonic()
-        client.seen_ms = self._clock.now_ms()
         return client
 
     def registered(self, call: Call) -> Client:
@@ -144,6 +143,7 @@ class Clients:
         settings = client.settings
         if settings is None:
             return
+        client.registered_ms = self._clock.now_ms()
         body: dict[str, Any] = {
             "clientID": client.client_id,
             "consumerDataSet": [],
@@ -200,7 +200,7 @@ def _consumer(client: Client, settings: v2.Settings) -> dict[str, Any]:
             {
                 "topic": entry.topic.name,
                 "subString": entry.expression.expression or "*",
-                "subVersion": client.seen_ms,
+                "subVersion": client.registered_ms,
                 "expressionType": "SQL92" if entry.expression.type == v2.SQL else "TAG",
             }
             for entry in settings.subscription.subscriptions

@@ -13,13 +13,13 @@ SYS_COMPRESSED: Final = 0x1
 SYS_PREPARED: Final = 0x4
 
 
-def properties_of(message: v2.Message, remote: str) -> dict[str, str]:
-    """The properties that a message is stored with."""
-    system = message.system_properties
+def properties_of(message: v2.Message, system: v2.SystemProperties, remote: str) -> dict[str, str]:
+    """The properties that a message with these system properties is stored with."""
     # The broker finds the unique key fastest where it stands first.
     properties = {"UNIQ_KEY": system.message_id}
-    if message.user_properties:
-        properties.update(message.user_properties)
+    user_properties = message.user_properties
+    if user_properties:
+        properties.update(user_properties)
     tag, keys = system.tag, system.keys
     if tag:
         properties["TAGS"] = tag
@@ -53,12 +53,6 @@ def property_text(properties: dict[str, str]) -> str:
     """As in ``format_properties``."""
     pieces = [f"{name}{NAME_END}{value}{VALUE_END}" for name, value in properties.items()]
     return "".join(pieces)
-
-
-def sys_flag_of(message: v2.Message) -> int:
-    system = message.system_properties
-    flag = SYS_COMPRESSED if system.body_encoding == v2.GZIP else 0
-    return flag | (SYS_PREPARED if system.message_type == v2.TRANSACTION else 0)
 
 
 def set_time(target: Any, time_ms: int) -> None:

@@ -18,6 +18,7 @@ from firearrow.protocol.remoting.headers import Header
 from firearrow.proxy import checks, convert
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import Client, Clients
+from firearrow.proxy.convert import SYS_COMPRESSED, SYS_PREPARED
 from firearrow.proxy.refusal import Refusal, of_remoting, status
 from firearrow.proxy.topics import accepted_types, type_name
 
@@ -28,6 +29,12 @@ RECALL_MESSAGE: Final = 370
 _COMMIT, _ROLLBACK, _UNKNOWN = "8", "12", "0"
 _RESOLUTIONS: Final = {v2.COMMIT: _COMMIT, v2.ROLLBACK: _ROLLBACK}
 TARGETS_MAX: Final = 10_000
+# By whether the body is compressed, and whether the message is half of a transaction.
+_SYS_FLAGS: Final = {
+    (zipped, half): str(zipped * SYS_COMPRESSED | half * SYS_PREPARED)
+    for zipped in (False, True)
+    for half in (False, True)
+}
 
 
 class SendingSettings(Protocol):
@@ -69,6 +76,15 @@ def parse_transaction(text: str) -> Transaction:
 Done = Callable[[rpc.SendMessageResponse], None]  # the response, if there were this message alone
 
 
+class _Draft(NamedTuple):
+    """A message that may be sent: its request, but for topic and queue."""
+
+    ext: dict[str, str]
+    body: bytes
+    group: str
+    half: bool
+
+
 class WriteQueue(NamedTuple):
     broker_name: str
     queue_id: int
@@ -107,25 +123,42 @@ class Sending:
             raise Refusal(v2.MESSAGE_CORRUPTED, "no message to send")
         first = messages[0]
         topic = checks.topic_name(first.topic)
-        if len(messages) > 1 and any(message.topic != first.topic for message in messages):
-            raise Refusal(v2.MESSAGE_CORRUPTED, "topic in message is not same")
-        now, body_bytes_max = self._clock.now_ms(), self._settings.max_message_size
-        bodies = [message.body for message in messages]
-        for message, body in zip(messages, bodies, strict=True):
-            checks.message(message, body, now, body_bytes_max)
+        drafts = [self._draft(client, first)]
+        if len(messages) > 1:
+            if any(message.topic != first.topic for message in messages):
+                raise Refusal(v2.MESSAGE_CORRUPTED, "topic in message is not same")
+            drafts += [self._draft(client, message) for message in messages[1:]]
+        kind = _type_of(first.system_properties)
 
         def found(places: list[BrokerTopic]) -> None:
             try:
                 target = self._target(topic, places)
-                target.check_type(first)
-                done = _results(call, len(bodies))
-                for message, body in zip(messages, bodies, strict=True):
-                    queue = self._queue(target, message.system_properties.message_group)
-                    self._store(client, topic, queue, message, body, next(done))
+                target.check_type(kind)
+                done = _results(call, len(drafts))
+                for draft in drafts:
+                    self._store(client, topic, self._queue(target, draft.group), draft, next(done))
             except Refusal as refusal:
                 call.answer(rpc.SendMessageResponse(status=refusal.status))
 
         self._backend.topic(topic, found)
+
+    def _draft(self, client: Client, message: v2.Message) -> _Draft:
+        system, body = message.system_properties, message.body
+        checks.message(message, system, body, self._clock, self._settings.max_message_size)
+        properties = convert.properties_of(message, system, client.address)
+        half = "TRAN_MSG" in properties
+        ext = {
+            "c": "TBW102",
+            "d": "4",
+            "f": _SYS_FLAGS[system.body_encoding == v2.GZIP, half],
+            "g": properties["BORN_TIMESTAMP"],
+            "h": "0",
+            "i": convert.property_text(properties),
+            "j": "0",
+            "k": "false",
+            "m": "false",
+        }
+        return _Draft(ext, body, system.message_group, half)
 
     def _target(self, topic: str, places: list[BrokerTopic]) -> _Target:
         target = self._targets.get(topic)
@@ -151,35 +184,16 @@ class Sending:
         return chosen
 
     def _store(
-        self,
-        client: Client,
-        topic: str,
-        queue: WriteQueue,
-        message: v2.Message,
-        body: bytes,
-        done: Done,
+        self, client: Client, topic: str, queue: WriteQueue, draft: _Draft, done: Done
     ) -> None:
-        properties = convert.properties_of(message, client.address)
-        ext = {
-            "a": topic,
-            "b": topic,
-            "c": "TBW102",
-            "d": "4",
-            "e": str(queue.queue_id),
-            "f": str(convert.sys_flag_of(message)),
-            "g": properties["BORN_TIMESTAMP"],
-            "h": "0",
-            "i": convert.property_text(properties),
-            "j": "0",
-            "k": "false",
-            "m": "false",
-        }
-        half = "TRAN_MSG" in properties
+        ext, broker_name = draft.ext, queue.broker_name
+        ext["a"] = ext["b"] = topic
+        ext["e"] = str(queue.queue_id)
 
         def stored(header: Header | None, body: bytes) -> None:
-            done(_result(header, queue.broker_name, half))
+            done(_result(header, broker_name, draft.half))
 
-        client.channel.call(queue.broker_name, SEND_MESSAGE_V2, ext, body, CALL_S, stored)
+        client.channel.call(broker_name, SEND_MESSAGE_V2, ext, draft.body, CALL_S, stored)
 
     # -- EndTransaction
 
@@ -252,13 +266,12 @@ class _Target:
             for number in range(place.topic.write_queues)
         ]
 
-    def check_type(self, message: v2.Message) -> None:
+    def check_type(self, kind: v2.MessageType.ValueType) -> None:
         """Refuse a message of a type that the topic does not take.
 
         Raises:
             Refusal: MESSAGE_PROPERTY_CONFLICT_WITH_TYPE.
         """
-        kind = _type_of(message)
         if kind not in self._types:
             raise Refusal(
                 v2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE,
@@ -328,9 +341,8 @@ def _refusal(header: Header | None) -> Refusal:
     return of_remoting(header.code, header.remark) if header is not None else of_remoting(-1, None)
 
 
-def _type_of(message: v2.Message) -> v2.MessageType.ValueType:
+def _type_of(system: v2.SystemProperties) -> v2.MessageType.ValueType:
     """The type that the message really has, whatever it says (``parseFromMessageProperty``)."""
-    system = message.system_properties
     if system.message_type == v2.TRANSACTION:
         return v2.TRANSACTION
     if system.HasField("delivery_timestamp"):
