@@ -16,7 +16,7 @@ from firearrow.protocol.grpc import calls
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
-from firearrow.protocol.grpc.protobuf import Encoded, part
+from firearrow.protocol.grpc.protobuf import part
 from firearrow.protocol.remoting.headers import Header
 from firearrow.proxy import checks, convert
 from firearrow.proxy.backend import BrokerTopic
@@ -140,7 +140,7 @@ class Receive:
                 wanted.append((record, receipt))
         return wanted
 
-    def _responses(self, wanted: list[tuple[Record, Receipt]], now: int) -> list[Encoded]:
+    def _responses(self, wanted: list[tuple[Record, Receipt]], now: int) -> list[bytes]:
         """The messages as the client gets them; one that cannot be shown keeps no other back, and
         ends among the dead letters as what nobody acknowledges."""
         topic, auto_renew = self._topic, self._request.auto_renew
@@ -161,7 +161,7 @@ class Receive:
             if auto_renew:
                 inflight = Inflight(self._client, self._group_name, topic, receipt, now)
                 self._receiving.renewals.add(message_id, inflight)
-            responses.append(Encoded(part(_MESSAGE, data)))
+            responses.append(part(_MESSAGE, data))
         return responses
 
     def _receipts(self, ext: dict[str, Any]) -> Callable[[Record], Receipt]:

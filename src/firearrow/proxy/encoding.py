@@ -39,7 +39,6 @@ _BODY: Final = key(_Message.BODY_FIELD_NUMBER, BYTES)
 _MESSAGE_ID: Final = key(_System.MESSAGE_ID_FIELD_NUMBER, BYTES)
 _BORN_TIMESTAMP: Final = key(_System.BORN_TIMESTAMP_FIELD_NUMBER, BYTES)
 _STORE_TIMESTAMP: Final = key(_System.STORE_TIMESTAMP_FIELD_NUMBER, BYTES)
-_HANDLE: Final = key(_System.RECEIPT_HANDLE_FIELD_NUMBER, BYTES)
 _QUEUE_ID: Final = key(_System.QUEUE_ID_FIELD_NUMBER, NUMBER)
 _QUEUE_OFFSET: Final = key(_System.QUEUE_OFFSET_FIELD_NUMBER, NUMBER)
 _ATTEMPT: Final = key(_System.DELIVERY_ATTEMPT_FIELD_NUMBER, NUMBER)
@@ -64,7 +63,7 @@ class Delivered(NamedTuple):
 def delivered(record: Record, topic: str, receipt_handle: str | None, now_ms: int) -> Delivered:
     """A stored message as consumers get it. Compressed bodies are delivered plain where that is
     possible: not every SDK knows every way."""
-    template, unique_key, keys = _template(topic, record.properties)
+    template, unique_key, keys = _template(topic, record)
     body, encoding = record.body, v2.IDENTITY
     if record.sys_flag & SYS_COMPRESSED:
         body, encoding = _plain(record)
@@ -76,13 +75,11 @@ def delivered(record: Record, topic: str, receipt_handle: str | None, now_ms: in
     if keys or _DELAY_SEC in record.properties:
         rare = _rare(record.properties, keys, now_ms)
     if receipt_handle is not None:
-        handle = b"%b%b%b" % (_HANDLE, varint(len(receipt_handle)), receipt_handle.encode())
+        handle = part(_System.RECEIPT_HANDLE_FIELD_NUMBER, receipt_handle.encode())
     digest = md5(body, usedforsecurity=False).hexdigest().upper().encode()
     system = b"".join(
         (
             template.system,
-            b"" if template.has_born_host else _born_host(record.born_host),
-            _store_host(record.store_host),
             _MESSAGE_ID,
             varint(len(identity)),
             identity,
@@ -127,35 +124,25 @@ def _time(time_ms: int) -> bytes:
     return varint(len(data)) + data
 
 
-@lru_cache(maxsize=TEMPLATES_MAX)
-def _born_host(packed: bytes) -> bytes:
-    return part(_System.BORN_HOST_FIELD_NUMBER, unpack_address(packed)[0].encode())
-
-
-@lru_cache(maxsize=TEMPLATES_MAX)
-def _store_host(packed: bytes) -> bytes:
-    text = "{}:{}".format(*unpack_address(packed))
-    return part(_System.STORE_HOST_FIELD_NUMBER, text.encode())
-
-
 # -- what messages have in common
 
 
 class _Template(NamedTuple):
-    """What properties say, as two encoded parts: of the message, and of its system properties."""
+    """What properties and hosts say, as two encoded parts: of the message, and of its system
+    properties."""
 
     message: bytes
     system: bytes
     message_id: str
-    has_born_host: bool
 
 
-def _template(topic: str, properties: bytes) -> tuple[_Template, bytes, bytes]:
-    """The template of the properties, and the unique key and the keys as far as those are not in
-    there, because they differ from message to message."""
+def _template(topic: str, record: Record) -> tuple[_Template, bytes, bytes]:
+    """The template of a record, and its unique key and its keys as far as those are not in there,
+    because they differ from message to message."""
+    properties, hosts = record.properties, (record.born_host, record.store_host)
     head, _, tail = properties.partition(b"\x02")
     unique_key = head[len(_UNIQUE_KEY) :]
-    found = _latest.get((topic, tail))
+    found = _latest.get((topic, tail, hosts))
     if found is not None and head.startswith(_UNIQUE_KEY):
         return found, unique_key, b""
     if (
@@ -163,17 +150,17 @@ def _template(topic: str, properties: bytes) -> tuple[_Template, bytes, bytes]:
         or not head.startswith(_UNIQUE_KEY)
         or _UNIQUE_KEY in tail
     ):
-        return _made(topic, properties), b"", b""
+        return _made(topic, properties, hosts), b"", b""
     keys, rest = b"", tail
     if _BORN in rest:
         _, rest = _taken(rest, _BORN)
     if _KEYS in rest:
         keys, rest = _taken(rest, _KEYS)
-    template = _remembered(topic, rest)
+    template = _remembered(topic, rest, hosts)
     if not keys:
         if len(_latest) >= TEMPLATES_MAX:
             _latest.clear()
-        _latest[topic, tail] = template
+        _latest[topic, tail, hosts] = template
     return template, unique_key, keys
 
 
@@ -186,8 +173,9 @@ def _taken(properties: bytes, mark: bytes) -> tuple[bytes, bytes]:
     return value, before + after
 
 
-def _made(topic: str, stored: bytes) -> _Template:
+def _made(topic: str, stored: bytes, hosts: tuple[bytes, bytes]) -> _Template:
     properties = parse_properties(stored)
+    born_host, store_host = map(unpack_address, hosts)
     message = v2.Message(
         topic=v2.Resource(name=topic),
         user_properties={k: v for k, v in properties.items() if k not in RESERVED},
@@ -195,7 +183,8 @@ def _made(topic: str, stored: bytes) -> _Template:
     system = v2.SystemProperties(
         keys=_split_keys(properties.get("KEYS", "")),
         message_type=_message_type(properties),
-        born_host=properties.get("__BORNHOST", ""),
+        born_host=properties.get("__BORNHOST") or born_host[0],
+        store_host="{}:{}".format(*store_host),
     )
     if "TAGS" in properties:
         system.tag = properties["TAGS"]
@@ -218,13 +207,12 @@ def _made(topic: str, stored: bytes) -> _Template:
         message.SerializeToString(),
         system.SerializeToString(),
         properties.get("UNIQ_KEY", ""),
-        bool(system.born_host),
     )
 
 
 _remembered = lru_cache(maxsize=TEMPLATES_MAX)(_made)
 # Those of messages that were born in the same millisecond, too, of which there are many or few.
-_latest: dict[tuple[str, bytes], _Template] = {}
+_latest: dict[tuple[str, bytes, tuple[bytes, bytes]], _Template] = {}
 
 
 def _split_keys(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from firearrow.model.clock import Clock
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
-from firearrow.protocol.grpc.protobuf import Encoded, part
+from firearrow.protocol.grpc.protobuf import part
 from firearrow.protocol.remoting.headers import Header
 from firearrow.proxy import checks
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
@@ -154,7 +154,7 @@ class Pulling:
         if not messages:
             _end_pull(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), next_offset)
             return
-        responses = [Encoded(part(_MESSAGE, message)) for message in messages]
+        responses = [part(_MESSAGE, message) for message in messages]
         last = rpc.PullMessageResponse(next_offset=next_offset)
         call.send(rpc.PullMessageResponse(status=OK), *responses, last)
         call.end()

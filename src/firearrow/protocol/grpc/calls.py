@@ -33,8 +33,8 @@ class Call(Protocol):
     ended: bool
     cancelled: Callable[[], None] | None  # called once when the caller leaves early
 
-    def send(self, *messages: Message) -> None:
-        """Write messages of the response."""
+    def send(self, *messages: Message | bytes) -> None:
+        """Write messages of the response; bytes are encoded already."""
 
     def end(self, code: int = OK, text: str = "") -> None:
         """End the response with a gRPC status."""

@@ -11,15 +11,6 @@ _SMALL: Final = tuple(bytes((value,)) for value in range(0x80))
 _UINT64: Final = 2**64 - 1
 
 
-class Encoded(bytes):
-    """A message that is encoded already."""
-
-    __slots__ = ()
-
-    def SerializeToString(self) -> bytes:  # noqa: N802
-        return self
-
-
 def key(number: int, kind: int) -> bytes:
     """What stands before a field's value."""
     return varint(number << 3 | kind)
@@ -44,4 +35,7 @@ def varint(value: int) -> bytes:
 
 def part(number: int, data: bytes) -> bytes:
     """A field that is a text, bytes or a message."""
-    return b"".join((key(number, BYTES), varint(len(data)), data))
+    return b"".join((_PARTS[number], varint(len(data)), data))
+
+
+_PARTS: Final = tuple(key(number, BYTES) for number in range(64))

@@ -80,12 +80,12 @@ class StreamCall(Stream):
 
     # -- what the handler does
 
-    def send(self, *messages: Message) -> None:
+    def send(self, *messages: Message | bytes) -> None:
         if self.ended:
             return
         pieces: list[bytes] = []
         for message in messages:
-            data = message.SerializeToString()
+            data = message if isinstance(message, bytes) else message.SerializeToString()
             pieces += (_PREFIX.pack(0, len(data)), data)
         session = self._session
         self.begin()
