@@ -88,7 +88,7 @@ class Sender:
         self._known_tail = self._tails.get
         self._checks = SendChecks(settings, topics, clock)
         self._refuse = self._checks.refuse
-        self._plain_topic = topics.plain.get
+        self._lane = topics.plain.get
         self._stats = stats
         self._retry = retry
         self._unique_ids = UniqueIds(store_host, process_id, clock.now_ms)
@@ -108,21 +108,21 @@ class Sender:
     def handle(self, request: Request[SendFields]) -> Answer:
         """Answer one send. The common case is done in this call alone: it is the hottest code."""
         fields = request.fields
-        topic = self._plain_topic(fields.topic)
+        lane = self._lane(fields.topic)
         queue_id = fields.queue_id
         if (
-            topic is None
+            lane is None
             or fields.batch
-            or not 0 <= queue_id < topic.write_queues
+            or not 0 <= queue_id < lane.write_queues
             or self._settings.start_accept_send_request_time_stamp
         ):
             return self._handle_with_care(request)
         head, _, tail = (fields.properties or "").partition("\x02")
         known = self._known_tail(tail)
         if known is None or head[:9] != UNIQUE_KEY:
-            return self._send_one(request, topic, queue_id)
+            return self._send_one(request, lane.name, queue_id)
         message = Message(
-            fields.topic,
+            lane.name,
             queue_id,
             request.body,
             head.encode() + known,
@@ -132,8 +132,12 @@ class Sender:
             fields.sys_flag,
             fields.reconsume_times or 0,
         )
-        put = self._store.append(message)
-        return self._stored(request, message, put, topic.name, queue_id, head[9:])
+        place = lane.place
+        if place is None:
+            place = lane.place = self._store.place(lane.name)
+            lane.counters = self._stats.of_topic(lane.name)
+        put = self._store.append_at(place, message)
+        return self._stored(request, message, put, lane.counters, queue_id, head[9:])
 
     def _handle_with_care(self, request: Request[SendFields]) -> Answer:
         checked = self._checks.check(request.fields)
@@ -144,11 +148,11 @@ class Sender:
             return self._send_batch(request, topic, queue_id)
         if topic.compacted and not has_keys((request.fields.properties or "").encode()):
             return self._refuse(codes.MESSAGE_ILLEGAL, KEYS_MISSING)
-        return self._send_one(request, topic, queue_id)
+        return self._send_one(request, topic.name, queue_id)
 
     # -- one message
 
-    def _send_one(self, request: Request[SendFields], topic: Topic, queue_id: int) -> Answer:
+    def _send_one(self, request: Request[SendFields], topic: str, queue_id: int) -> Answer:
         fields = request.fields
         given = fields.properties or ""
         properties, unique_key = self._complete(given)
@@ -156,7 +160,7 @@ class Sender:
         head, _, tail = given.partition("\x02")
         self._tails.learn(head, tail, stored)
         message = Message(
-            fields.topic,
+            topic,
             queue_id,
             request.body,
             stored,
@@ -166,20 +170,21 @@ class Sender:
             fields.sys_flag,
             fields.reconsume_times or 0,
         )
-        if topic.name.startswith(names.RETRY_PREFIX):
+        if topic.startswith(names.RETRY_PREFIX):
             diverted = self._retry.divert(fields, message, request.version)
             if isinstance(diverted, Reply):
                 return Reply(diverted.code, diverted.remark, self._checks.ext)
             message = diverted
         put = self._writer.put(message)
-        return self._stored(request, message, put, topic.name, queue_id, unique_key)
+        counters = self._stats.of_topic(topic)
+        return self._stored(request, message, put, counters, queue_id, unique_key)
 
     def _stored(
         self,
         request: Request[SendFields],
         message: Message,
         put: Put,
-        topic: str,
+        counters: list[int],
         queue_id: int,
         unique_key: str,
         inner: int = 0,
@@ -190,7 +195,7 @@ class Sender:
         if put.duplicate:
             queue_id = put.queue_id
         else:
-            self._stats.stored(topic, inner or 1, put.end - put.physical_offset)
+            self._stats.stored_in(counters, inner or 1, put.end - put.physical_offset)
         identity = f"{put.physical_offset:016X}"
         if inner:  # tells a producer that one id is the id of all
             identity += f'","batchUniqId":"{_inside(unique_key)}'
@@ -331,7 +336,8 @@ class Sender:
             fields.reconsume_times or 0,
         )
         put = self._writer.put(message)
-        return self._stored(request, message, put, topic, queue_id, unique_key, count)
+        counters = self._stats.of_topic(topic)
+        return self._stored(request, message, put, counters, queue_id, unique_key, count)
 
 
 def _inside(text: str) -> str:

@@ -66,11 +66,16 @@ class BrokerStats:
         return Totals(self._clock.monotonic(), self.put, self.found, self.missed, self.transferred)
 
     def stored(self, topic: str, count: int, size: int) -> None:
+        self.stored_in(self.of_topic(topic), count, size)
+
+    def of_topic(self, topic: str) -> list[int]:
+        """Messages and bytes stored of one topic; for ``stored_in``."""
+        return self.by_topic.setdefault(topic, [0, 0])
+
+    def stored_in(self, counters: list[int], count: int, size: int) -> None:
+        """``stored`` for a topic whose counters are at hand."""
         self.put += count
         self.put_bytes += size
-        counters = self.by_topic.get(topic)
-        if counters is None:
-            counters = self.by_topic[topic] = [0, 0]
         counters[0] += count
         counters[1] += size
 

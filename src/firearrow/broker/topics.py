@@ -19,7 +19,7 @@ from firearrow.model.topic import (
     DataVersion,
     Topic,
 )
-from firearrow.store.api import BatchRule, Store
+from firearrow.store.api import BatchRule, Place, Store
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,19 @@ def _is_batched(config: Any) -> bool:
     return isinstance(attributes, dict) and attributes.get("queue.type") == "BatchCQ"
 
 
+class Lane:
+    """What a send to a topic needs of several tables, found by one look into one: with very many
+    topics each look is a wait for memory."""
+
+    __slots__ = ("counters", "name", "place", "write_queues")
+
+    def __init__(self, name: str, write_queues: int) -> None:
+        self.name = name
+        self.write_queues = write_queues
+        self.counters: list[int]  # these two are the sender's, from its first message on
+        self.place: Place | None = None
+
+
 class Topics:
     """All topics of this broker. ``changed`` hears every change, once a loop turn, with the topics
     that are new or different (empty after a deletion)."""
@@ -74,7 +87,7 @@ class Topics:
         self._clock = clock
         self.table: dict[str, Topic] = {}
         # Those that any client may send to without a further look: what nearly every send needs.
-        self.plain: dict[str, Topic] = {}
+        self.plain: dict[str, Lane] = {}
         self.get = self.table.get
         self.version = DataVersion()
         self.changed: Callable[[list[Topic]], None] = lambda topics: None
@@ -118,7 +131,7 @@ class Topics:
         if watched or topic.name in names.CLIENTS_MAY_NOT_SEND_TO:
             self.plain.pop(topic.name, None)
         else:
-            self.plain[topic.name] = topic
+            self.plain[topic.name] = Lane(topic.name, topic.write_queues)
         if topic.attributes or topic.name in self.attributed:
             self._note_attributes(topic.name, topic)
 

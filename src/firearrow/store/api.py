@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from firearrow.model.message import Message
+
+Place: TypeAlias = Any  # a topic's place in the store, which only the store looks into
 
 
 class PutStatus(enum.Enum):
@@ -112,6 +114,13 @@ class Store(Protocol):
     # -- write
     def append(self, message: Message) -> Put:
         """Append one message; it is readable at once, or once flushed with SYNC_FLUSH."""
+
+    def place(self, topic: str) -> Place:
+        """Where ``append_at`` finds the topic's queues. Good for ever, quick until its deletion."""
+
+    def append_at(self, place: Place, message: Message) -> Put:
+        """``append`` without the search for the message's topic: with very many topics it is what
+        a message costs more than with one."""
 
     def append_batch(self, messages: list[Message]) -> Put:
         """Append all messages of one queue next to each other, or none."""

@@ -23,6 +23,7 @@ from firearrow.store import lmq
 from firearrow.store.api import Put, PutStatus
 from firearrow.store.batchqueue import unit_of
 from firearrow.store.commitlog import CommitLog, LogFull
+from firearrow.store.consumequeue import TopicShape
 from firearrow.store.dispatch import Dispatcher
 from firearrow.store.flush import Flusher
 from firearrow.store.settings import StoreSettings
@@ -58,7 +59,7 @@ class Appender:
         self._now_ms = clock.now_ms
         self._log = commit_log
         self._dispatcher = dispatcher
-        self._table = dispatcher.table
+        self._shapes = dispatcher.shapes
         self._unflushed = dispatcher.unflushed
         self._add_entry = dispatcher.add_entry
         self._tags_code = dispatcher.tags_code
@@ -70,7 +71,12 @@ class Appender:
         self._refusals: dict[str, str] = {}
 
     def append(self, message: Message) -> Put:
-        queue = self._table.get((message.topic, message.queue_id))
+        shape = self._shapes.get(message.topic)
+        return self.append_at(shape or self._dispatcher.shape(message.topic), message)
+
+    def append_at(self, shape: TopicShape, message: Message) -> Put:
+        queue_id = message.queue_id
+        queue = shape.queues[queue_id] if queue_id < len(shape.queues) else None
         body, properties = message.body, message.properties
         body_size, properties_size = len(body), len(properties)
         if (
@@ -88,7 +94,7 @@ class Appender:
             if queue is None and self._dispatcher.has_batches(message.topic):
                 return self._append_batched(message)
             queue = self._dispatcher.queue(message.topic, message.queue_id)
-        shape = queue.shape
+            shape = queue.shape
         born_host = message.born_host
         store_host = message.store_host or self._settings.store_host
         head = _HEAD_V4
@@ -118,7 +124,7 @@ class Appender:
             size,
             shape.magic,
             crc32(body) & 0x7FFFFFFF,
-            queue.queue_id,
+            queue_id,
             message.flag,
             offset,
             phy,

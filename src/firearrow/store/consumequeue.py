@@ -36,7 +36,7 @@ TagsRule = Callable[[bytes, int], int]
 class TopicShape:
     """What every record of a topic shares; one object for all its queues."""
 
-    __slots__ = ("files", "listeners", "magic", "name", "overhead", "part", "tags_rule")
+    __slots__ = ("files", "listeners", "magic", "name", "overhead", "part", "queues", "tags_rule")
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class TopicShape:
         encoded = name.encode()
         self.name = name
         self.files = files  # of its queues
+        # Those with the lowest ids, for a quick way to them; all others are in the table only.
+        self.queues: list[ConsumeQueue | None] = []
         self.listeners = listeners
         self.tags_rule = tags_rule  # where the tags code is not the hash of the tag
         if len(encoded) <= TOPIC_BYTES_V1_MAX:

@@ -26,6 +26,7 @@ from firearrow.store.settings import StoreSettings
 log = logging.getLogger(__name__)
 
 TAG_CACHE_ENTRIES_MAX: Final = 65536
+QUICK_QUEUES_MAX: Final = 1024  # of one topic
 
 
 class Dispatcher:
@@ -47,7 +48,7 @@ class Dispatcher:
         self._queue_flusher = queue_flusher
         self._tags_rules = tags_rules
         self._tags: dict[bytes, int] = {}
-        self._shapes: dict[str, TopicShape] = {}
+        self.shapes: dict[str, TopicShape] = {}
         self._listeners: list[tuple[str | None, Arrival]] = []
         # Whether a topic has batch queues; ``None`` for a topic that nobody knows. Asked once.
         self.batch_rule: Callable[[str], bool | None] = lambda topic: None
@@ -61,22 +62,35 @@ class Dispatcher:
     def queue(self, topic: str, queue_id: int) -> ConsumeQueue:
         queue = self.table.get((topic, queue_id))
         if queue is None:
-            queue = self.table[topic, queue_id] = ConsumeQueue(self.shape(topic), queue_id)
+            queue = ConsumeQueue(self.shape(topic), queue_id)
+            self.add(queue)
         return queue
 
+    def add(self, queue: ConsumeQueue) -> None:
+        self.table[queue.shape.name, queue.queue_id] = queue
+        queues, queue_id = queue.shape.queues, queue.queue_id
+        if queue_id < QUICK_QUEUES_MAX:
+            queues += [None] * (queue_id + 1 - len(queues))
+            queues[queue_id] = queue
+
+    def remove(self, queue: ConsumeQueue) -> None:
+        del self.table[queue.shape.name, queue.queue_id]
+        if queue.queue_id < QUICK_QUEUES_MAX:
+            queue.shape.queues[queue.queue_id] = None
+
     def shape(self, topic: str) -> TopicShape:
-        shape = self._shapes.get(topic)
+        shape = self.shapes.get(topic)
         if shape is None:
             files = self._unit_files if self.batch_rule(topic) else self._files
             shape = self.add_shape(topic, files)
         return shape
 
     def knows(self, topic: str) -> bool:
-        return topic in self._shapes
+        return topic in self.shapes
 
     def add_shape(self, topic: str, files: QueueFiles) -> TopicShape:
         rule, listeners = self._tags_rules.get(topic), self._listeners_of(topic)
-        shape = self._shapes[topic] = TopicShape(topic, files, rule, listeners)
+        shape = self.shapes[topic] = TopicShape(topic, files, rule, listeners)
         return shape
 
     def batch_queue(self, topic: str, queue_id: int) -> BatchQueue | None:
@@ -93,7 +107,7 @@ class Dispatcher:
         if shape.files is self._unit_files:
             self.batches[topic, queue_id] = BatchQueue(queue)
         else:
-            self.table[topic, queue_id] = queue
+            self.add(queue)
         return queue
 
     def has_batches(self, topic: str) -> bool:
@@ -236,7 +250,7 @@ class Dispatcher:
 
     def on_arrival(self, listener: Arrival, topic: str | None = None) -> None:
         self._listeners.append((topic, listener))
-        for name, shape in self._shapes.items():
+        for name, shape in self.shapes.items():
             shape.listeners = self._listeners_of(name)
 
     def _listeners_of(self, name: str) -> tuple[Arrival, ...]:
@@ -247,14 +261,16 @@ class Dispatcher:
         dropped = [queue for (name, _), queue in self.lists() if name == topic]
         for queue in dropped:
             self.drop(topic, queue.queue_id)
-        self._shapes.pop(topic, None)
+        self.shapes.pop(topic, None)
         return dropped
 
     def drop(self, topic: str, queue_id: int) -> None:
         """Drop one queue, but not its files."""
-        queue = self.table.pop((topic, queue_id), None)
+        queue = self.table.get((topic, queue_id))
         if queue is None:
             queue = self.batches.pop((topic, queue_id)).units
+        else:
+            self.remove(queue)
         self._queue_flusher.forget(queue)
 
 

@@ -80,6 +80,8 @@ class FileStore:
         self.closed = False
         # What a part does is called on the part: no hop, for a message may pay for it.
         self.append = self.appender.append
+        self.append_at = self.appender.append_at
+        self.place = self.dispatcher.shape
         self.append_batch = self.appender.append_batch
         self.refuse = self.appender.refuse
         self.read = self.reader.read

@@ -13,6 +13,8 @@ from firearrow.config import BrokerSettings
 from firearrow.model import codes
 from firearrow.model.topic import Topic
 
+KEYED = "UNIQ_KEY\x017F0000010F2A18B4\x02WAIT\x01true\x02"  # the usual properties go the quick way
+
 
 def test_a_first_send_makes_the_topic_after_its_template(world: World, client: Connection) -> None:
     assert client.produce("orders").code == codes.SUCCESS
@@ -280,3 +282,23 @@ def test_a_number_that_no_record_can_hold_is_refused(
     assert "SEND_MESSAGE_V2" in (answer.header.remark or "")
     assert not caplog.records
     assert len(client.pull("orders").records()) == 1
+
+
+def test_a_topic_that_was_deleted_and_made_again_begins_anew(
+    world: World, client: Connection
+) -> None:
+    for _ in range(2):  # the second send of each life goes the quick way
+        client.produce("orders", properties=KEYED)
+    world.core.topics.delete("orders")
+    sent = [client.produce("orders", properties=KEYED) for _ in range(3)]
+    assert [answer.ext["queueOffset"] for answer in sent] == ["0", "1", "2"]
+    assert len(client.pull("orders").records()) == 3
+
+
+def test_queues_far_up_take_messages_too(world: World, client: Connection) -> None:
+    client.produce("orders")
+    world.core.topics.create(Topic(name="orders", read_queues=3000, write_queues=3000))
+    for queue_id in (2999, 1023, 1024):
+        sent = [client.produce("orders", queue_id=queue_id, properties=KEYED) for _ in range(2)]
+        assert [answer.ext["queueOffset"] for answer in sent] == ["0", "1"]
+        assert len(client.pull("orders", queue_id).records()) == 2
