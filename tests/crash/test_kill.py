@@ -3,19 +3,17 @@
 Producers send single messages, batches (taken apart and whole), delayed messages and first messages
 of new topics, small files of the log roll, consumers pull and commit. At a random moment the
 process is killed; the next one must have everything that was acknowledged, where it was put.
-
-A few rounds by default; FIREARROW_KILL_ROUNDS=30 for more, FIREARROW_KILL_SEED to repeat a run.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.support.killing import ROUNDS, SEED, Campaign, Worker
 from tests.support.load import (
     CREATE_BATCHES,
     DELAYED_TOPIC,
@@ -27,71 +25,49 @@ from tests.support.load import (
     committed_offset,
     read_queue,
 )
-from tests.support.program import BlockingClient, Program
+from tests.support.program import BlockingClient
 
 from firearrow.codec import lenient_json
 
-ROUNDS = int(os.environ.get("FIREARROW_KILL_ROUNDS", "2"))
-SEED = int(os.environ.get("FIREARROW_KILL_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 ROUNDS_PER_STORE = 5  # every round reads everything again
 LOAD_S = (0.1, 1.0)  # the kill comes so long after the load began
 PRODUCERS = 4
 DELIVERY_S = 20.0
 
-CONF = """
-brokerName=crash
-flushDiskType={flush}
-mappedFileSizeCommitLog=524288
-mappedFileSizeConsumeQueue=20000
-maxHashSlotNum=1000
-maxIndexNum=4000
-flushConsumerOffsetInterval=100
-flushDelayOffsetInterval=1000
-flushIntervalConsumeQueue=100
-flushConsumeQueueThoroughInterval=500
-messageDelayLevel=1s 2s
-"""
+SETTINGS = {
+    "maxHashSlotNum": 1000,
+    "maxIndexNum": 4000,
+    "flushConsumerOffsetInterval": 100,
+    "flushDelayOffsetInterval": 1000,
+    "flushIntervalConsumeQueue": 100,
+    "flushConsumeQueueThoroughInterval": 500,
+    "messageDelayLevel": "1s 2s",
+}
 
 
-class Campaign:
+class Plain(Campaign):
     """Rounds on one store."""
 
     def __init__(self, root: Path, flush: str, rng: random.Random) -> None:
-        self.root = root
-        self.rng = rng
+        super().__init__(root, rng, flushDiskType=flush, **SETTINGS)
         self.book = Book()
         self.floor: dict[int, int] = {}  # offsets that were there after a start
         self.queues: set[tuple[str, int]] = {(DELAYED_TOPIC, 0)}
-        root.mkdir()
-        self.conf = root / "broker.conf"
-        self.conf.write_text(CONF.format(flush=flush))
-
-    def start(self) -> tuple[Program, str]:
-        program = Program(
-            self.root,
-            *("up", "--namesrv-port", "0", "--broker-port", "0"),
-            *("--store", "store", "-c", str(self.conf), "--log-level", "warning"),
-        )
-        return program, program.ready()["broker"]
 
     def round(self, number: int) -> None:
         """Load, kill, start again, look."""
-        program, address = self.start()
-        with program:
+
+        def workers(address: str) -> list[Worker]:
             with BlockingClient(address) as client:
                 client.call(17, CREATE_BATCHES)
-            threads = [
-                Producer(address, self.book, f"{number}-{n}", random.Random(self.rng.random()))
+            producers = [
+                Producer(address, f"{number}-{n}", self.errors, self.book, self.child_rng())
                 for n in range(PRODUCERS)
             ]
-            threads += [Consumer(address, self.book, queue_id) for queue_id in range(QUEUES)]  # type: ignore[misc]
-            for thread in threads:
-                thread.start()
-            time.sleep(self.rng.uniform(*LOAD_S))
-            program.process.kill()
-            for thread in threads:
-                thread.join(20)
-        assert not self.book.errors, self.book.errors
+            consumers = [Consumer(address, self.errors, self.book, n) for n in range(QUEUES)]
+            return [*producers, *consumers]
+
+        self.kill_under(workers, LOAD_S)
         saved = self.saved_offsets()
         program, address = self.start()
         with program, BlockingClient(address) as client:
@@ -133,18 +109,15 @@ class Campaign:
 
     def finish(self) -> None:
         """Every delayed message comes, and a clean stop and start changes nothing."""
-        program, address = self.start()
-        with program, BlockingClient(address) as client:
+        with self.connected() as client:
             deadline = time.monotonic() + DELIVERY_S
             missing = set(self.book.delayed)
             while missing and time.monotonic() < deadline:
                 missing -= {r.body for r in read_queue(client, DELAYED_TOPIC, 0)}
                 time.sleep(0.1)
             assert not missing, f"{len(missing)} delayed messages are lost"
-            assert program.stop() == 0
         saved = self.saved_offsets()
-        program, address = self.start()
-        with program, BlockingClient(address) as client:
+        with self.connected() as client:
             self.check(client, saved)
         assert any(self.floor.values()), "no offset was ever saved"
 
@@ -156,7 +129,7 @@ def test_what_was_acknowledged_survives_a_kill(flush: str, tmp_path: Path) -> No
     rng = random.Random(SEED)
     acknowledged = delayed = 0
     for first in range(0, ROUNDS, ROUNDS_PER_STORE):
-        campaign = Campaign(tmp_path / f"{first}", flush, rng)
+        campaign = Plain(tmp_path / f"{first}", flush, rng)
         for number in range(first, min(first + ROUNDS_PER_STORE, ROUNDS)):
             campaign.round(number)
         campaign.finish()

@@ -3,15 +3,11 @@
 Producers send half messages; some they end at once, the others when they are asked. Whatever is
 killed when: an acknowledged half message whose producer decides for it is delivered, one whose
 producer decides against it never is.
-
-FIREARROW_KILL_ROUNDS=10 for more rounds, FIREARROW_KILL_SEED to repeat a run.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,15 +15,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.support.killing import ROUNDS, SEED, Campaign, Worker, now_ms
 from tests.support.load import read_queue
-from tests.support.program import BlockingClient, Program
+from tests.support.program import BlockingClient
 
 from firearrow.codec.record import decode_record
 from firearrow.model import codes
 from firearrow.protocol.remoting.headers import Header, encode_request
 
-ROUNDS = int(os.environ.get("FIREARROW_KILL_ROUNDS", "2"))
-SEED = int(os.environ.get("FIREARROW_KILL_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 LOAD_S = (0.5, 2.0)
 PRODUCERS = 4
 QUEUES = 2
@@ -36,17 +31,13 @@ COMMIT, ROLLBACK = 8, 12
 SETTLE_S = 30.0
 QUIET_S = 1.5  # several rounds of checks
 
-CONF = """
-brokerName=crash
-flushDiskType={flush}
-mappedFileSizeCommitLog=524288
-mappedFileSizeConsumeQueue=20000
-flushConsumerOffsetInterval=100
-transactionCheckInterval=300
-transactionTimeOut=200
-transactionCheckMax=1000
-transactionOpBatchInterval=200
-"""
+SETTINGS = {
+    "flushConsumerOffsetInterval": 100,
+    "transactionCheckInterval": 300,
+    "transactionTimeOut": 200,
+    "transactionCheckMax": 1000,
+    "transactionOpBatchInterval": 200,
+}
 
 
 class Book:
@@ -58,7 +49,6 @@ class Book:
         self.committed: set[bytes] = set()  # and their commit was acknowledged, too
         self.one_way: set[bytes] = set()  # ended without an answer
         self.checks = 0
-        self.errors: list[BaseException] = []
 
 
 def decision(body: bytes) -> int:
@@ -66,34 +56,26 @@ def decision(body: bytes) -> int:
     return ROLLBACK if body.startswith(b"rollback") else COMMIT
 
 
-class Producer(threading.Thread):
-    """Sends half messages and ends them, until the connection breaks or it has to stop."""
+class Producer(Worker):
+    """Sends half messages and ends them."""
 
-    def __init__(self, address: str, book: Book, name: str, rng: random.Random) -> None:
-        super().__init__(name=name, daemon=True)
-        self._client = BlockingClient(address)
+    def __init__(
+        self, address: str, name: str, errors: list[BaseException], book: Book, rng: random.Random
+    ) -> None:
+        super().__init__(address, name, errors)
         self._book = book
         self._rng = rng
         self._count = 0
         self._opaque = 1 << 20
-        self.stopped = False
 
-    def run(self) -> None:
-        try:
-            self.heartbeat()
-            while not self.stopped:
-                self._transaction()
-        except (OSError, ConnectionError):
-            pass
-        except BaseException as error:
-            self._book.errors.append(error)
-        self._client.close()
+    def begin(self) -> None:
+        self.heartbeat()
 
     def heartbeat(self) -> None:
         beat = {"clientID": self.name, "producerDataSet": [{"groupName": "payers"}]}
         self._call(34, {}, msgspec.json.encode({**beat, "consumerDataSet": []}))
 
-    def _transaction(self) -> None:
+    def step(self) -> None:
         self._count += 1
         word = b"rollback" if self._rng.random() < 0.4 else b"commit"
         size = self._rng.choice((20, 100, 1000))
@@ -107,7 +89,7 @@ class Producer(threading.Thread):
             "d": QUEUES,
             "e": self._rng.randrange(QUEUES),
             "f": 4,
-            "g": round(time.time() * 1000),
+            "g": now_ms(),
             "h": 0,
             "i": f"UNIQ_KEY\x01{unique}\x02TRAN_MSG\x01true\x02PGROUP\x01payers\x02",
             "j": 0,
@@ -130,16 +112,16 @@ class Producer(threading.Thread):
         self._book.one_way.add(body)
         self._opaque += 1
         fields = {k: str(v) for k, v in end_fields(half, decision(body), asked=asked).items()}
-        self._client.socket.sendall(encode_request(37, self._opaque, fields, b"", one_way=True))
+        self.client.socket.sendall(encode_request(37, self._opaque, fields, b"", one_way=True))
 
     def _call(self, code: int, ext: dict[str, Any], body: bytes = b"") -> Header:
         """Wait for the answer; checks that come before it are answered."""
         self._opaque += 1
         opaque = self._opaque
         fields = {key: str(value) for key, value in ext.items()}
-        self._client.socket.sendall(encode_request(code, opaque, fields, body))
+        self.client.socket.sendall(encode_request(code, opaque, fields, body))
         while True:
-            header, data = self._client.read()
+            header, data = self.client.read()
             if header.flag & 1 and header.opaque == opaque:
                 return header
             if header.code == 39 and not header.flag & 1:
@@ -165,50 +147,32 @@ def end_fields(half: tuple[Any, Any], decided: int, *, asked: bool) -> dict[str,
 class Settler(Producer):
     """Only answers checks."""
 
-    def _transaction(self) -> None:
+    def step(self) -> None:
         self.heartbeat()
         time.sleep(0.02)
 
 
-class Campaign:
+class Transactions(Campaign):
     """Rounds on one store."""
 
     def __init__(self, root: Path, flush: str, rng: random.Random) -> None:
-        self.root = root
-        self.rng = rng
+        super().__init__(root, rng, flushDiskType=flush, **SETTINGS)
         self.book = Book()
-        root.mkdir()
-        self.conf = root / "broker.conf"
-        self.conf.write_text(CONF.format(flush=flush))
-
-    def start(self) -> tuple[Program, str]:
-        program = Program(
-            self.root,
-            *("up", "--namesrv-port", "0", "--broker-port", "0"),
-            *("--store", "store", "-c", str(self.conf), "--log-level", "error"),
-        )
-        return program, program.ready()["broker"]
 
     def round(self, number: int) -> None:
         """Load, kill, start again, look at what was acknowledged."""
-        program, address = self.start()
-        with program:
-            producers = [
-                Producer(address, self.book, f"{number}-{n}", random.Random(self.rng.random()))
+        self.kill_under(
+            lambda address: [
+                Producer(address, f"{number}-{n}", self.errors, self.book, self.child_rng())
                 for n in range(PRODUCERS)
-            ]
-            for producer in producers:
-                producer.start()
-            time.sleep(self.rng.uniform(*LOAD_S))
-            program.process.kill()
-            for producer in producers:
-                producer.join(20)
-        assert not self.book.errors, self.book.errors
+            ],
+            LOAD_S,
+        )
         program, address = self.start()
-        with program, BlockingClient(address) as client:
+        with program, BlockingClient(address) as client:  # and killed once more
             delivered = self.delivered(client)
-            missing = self.book.committed - delivered.keys()
-            assert not missing, f"{len(missing)} acknowledged commits are lost"
+        missing = self.book.committed - delivered.keys()
+        assert not missing, f"{len(missing)} acknowledged commits are lost"
 
     def delivered(self, client: BlockingClient) -> Counter[bytes]:
         got = Counter(
@@ -223,30 +187,31 @@ class Campaign:
 
     def settle(self) -> Counter[bytes]:
         """Let every open transaction be asked about; what is delivered then."""
-        program, address = self.start()
-        with program:
-            settler = Settler(address, self.book, "settler", self.rng)
-            settler.start()
-            deadline = time.monotonic() + SETTLE_S
-            quiet_since, checks = time.monotonic(), -1
-            while time.monotonic() - quiet_since < QUIET_S and time.monotonic() < deadline:
-                if self.book.checks != checks:
-                    quiet_since, checks = time.monotonic(), self.book.checks
-                time.sleep(0.05)
-            settler.stopped = True
-            settler.join(20)
-            assert program.stop() == 0
-        assert not self.book.errors, self.book.errors
-        program, address = self.start()
-        with program, BlockingClient(address) as client:
+        with self.running() as address:
+            settler = Settler(address, "settler", self.errors, self.book, self.rng)
+            self.work([settler], Quiet(self.book), SETTLE_S)
+        with self.connected() as client:
             return self.delivered(client)
+
+
+class Quiet:
+    """Whether nobody was asked for a while."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._checks, self._since = -1, 0.0
+
+    def __call__(self) -> bool:
+        if self._book.checks != self._checks:
+            self._checks, self._since = self._book.checks, time.monotonic()
+        return time.monotonic() - self._since > QUIET_S
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flush", ["ASYNC_FLUSH", "SYNC_FLUSH"])
 def test_transactions_survive_a_kill(flush: str, tmp_path: Path) -> None:
     print(f"FIREARROW_KILL_SEED={SEED}")
-    campaign = Campaign(tmp_path / "campaign", flush, random.Random(SEED))
+    campaign = Transactions(tmp_path / "campaign", flush, random.Random(SEED))
     for number in range(ROUNDS):
         campaign.round(number)
     delivered, book = campaign.settle(), campaign.book

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import threading
-import time
 from typing import Any, Final, NamedTuple
 
 from firearrow.codec.record import Record, decode_record, split_records
 from firearrow.model import codes
 from tests.support.batches import create_fields, unwrapped
 from tests.support.brokers import pull_fields, send_fields
+from tests.support.killing import Worker, now_ms
 from tests.support.program import BlockingClient
 
 QUEUES: Final = 4
@@ -40,7 +39,6 @@ class Book:
         self.delayed: dict[bytes, int] = {}  # body -> ms before which it must not come
         self.may_repeat: set[bytes] = set()  # delayed, acknowledged or not: delivered at least once
         self.commits: dict[int, set[int]] = {}  # queue -> offsets
-        self.errors: list[BaseException] = []
 
 
 def batch_body(bodies: list[bytes]) -> bytes:
@@ -49,26 +47,18 @@ def batch_body(bodies: list[bytes]) -> bytes:
     return b"".join((len(item) + 4).to_bytes(4) + item for item in items)
 
 
-class Producer(threading.Thread):
-    """Sends, one message at a time, until the connection breaks."""
+class Producer(Worker):
+    """Sends, one message at a time."""
 
-    def __init__(self, address: str, book: Book, name: str, rng: random.Random) -> None:
-        super().__init__(name=name, daemon=True)
-        self._client = BlockingClient(address)
+    def __init__(
+        self, address: str, name: str, errors: list[BaseException], book: Book, rng: random.Random
+    ) -> None:
+        super().__init__(address, name, errors)
         self._book = book
         self._rng = rng
         self._count = 0
 
-    def run(self) -> None:
-        try:
-            while True:
-                self._send_something()
-        except (OSError, ConnectionError):
-            self._client.close()
-        except BaseException as error:
-            self._book.errors.append(error)
-
-    def _send_something(self) -> None:
+    def step(self) -> None:
         dice = self._rng.random()
         if dice < 0.05:
             self._send_batch("load-0", "")
@@ -93,8 +83,8 @@ class Producer(threading.Thread):
         return body
 
     def _call(self, topic: str, queue_id: int, body: bytes, **more: Any) -> int:
-        fields = {**send_fields(topic, queue_id, **more), "g": int(time.time() * 1000)}
-        header, _ = self._client.call(310, fields, body)
+        fields = {**send_fields(topic, queue_id, **more), "g": now_ms()}
+        header, _ = self.client.call(310, fields, body)
         assert header.code == codes.SUCCESS, header
         return int((header.ext or {})["queueOffset"])
 
@@ -113,42 +103,38 @@ class Producer(threading.Thread):
     def _send_delayed(self) -> None:
         body = self._body()
         self._book.may_repeat.add(body)
-        not_before = int(time.time() * 1000) + DELAY_MS
+        not_before = now_ms() + DELAY_MS
         self._call(DELAYED_TOPIC, 0, body, properties="DELAY\x011\x02")
         self._book.delayed[body] = not_before
 
 
-class Consumer(threading.Thread):
+class Consumer(Worker):
     """Pulls one queue from the committed offset on, and commits what it got."""
 
-    def __init__(self, address: str, book: Book, queue_id: int) -> None:
-        super().__init__(name=f"consumer-{queue_id}", daemon=True)
-        self._client = BlockingClient(address)
+    def __init__(
+        self, address: str, errors: list[BaseException], book: Book, queue_id: int
+    ) -> None:
+        super().__init__(address, f"consumer-{queue_id}", errors)
         self._book = book
         self._queue_id = queue_id
+        self._offset = 0
 
-    def run(self) -> None:
-        try:
-            offset = committed_offset(self._client, self._queue_id)
-            while True:
-                offset = self._consume(offset)
-        except (OSError, ConnectionError):
-            self._client.close()
-        except BaseException as error:
-            self._book.errors.append(error)
+    def begin(self) -> None:
+        self._offset = committed_offset(self.client, self._queue_id)
 
-    def _consume(self, offset: int) -> int:
+    def step(self) -> None:
+        offset = self._offset
         fields = pull_fields("load-0", self._queue_id, offset, group=GROUP, suspend_ms=1000)
-        header, data = self._client.call(11, fields)
+        header, data = self.client.call(11, fields)
         if header.code in (codes.PULL_NOT_FOUND, codes.TOPIC_NOT_EXIST):
-            return offset
+            return
         assert header.code == codes.SUCCESS, header
         records = [decode_record(part) for part in split_records(data)]
         assert [r.queue_offset for r in records] == list(range(offset, offset + len(records)))
         offset += len(records)
         # Even if the answer is lost, it may count.
         self._book.commits.setdefault(self._queue_id, set()).add(offset)
-        self._client.call(
+        self.client.call(
             15,
             {
                 "consumerGroup": GROUP,
@@ -157,7 +143,7 @@ class Consumer(threading.Thread):
                 "commitOffset": offset,
             },
         )
-        return offset
+        self._offset = offset
 
 
 def committed_offset(client: BlockingClient, queue_id: int) -> int:
