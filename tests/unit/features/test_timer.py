@@ -287,6 +287,29 @@ def test_a_recalled_message_never_arrives(tmp_path: Path) -> None:
     world.stop()
 
 
+@pytest.mark.parametrize("taken_in", [True, False])
+def test_a_recall_counts_even_if_a_kill_follows_and_the_time_passes(
+    tmp_path: Path, taken_in: bool
+) -> None:
+    """The kill comes before the wheel has the recall, or even its message."""
+    world = World(tmp_path, recalling())
+    client = world.connect()
+    if taken_in:
+        timed(client, body=b"earlier", TIMER_DELAY_SEC=3)
+        world.clock.advance(0.5)
+    handle = timed(client, UNIQ_KEY="K1", TIMER_DELAY_SEC=4).ext["recallHandle"]
+    if taken_in:
+        world.clock.advance(0.5)
+    assert recall(client, handle).code == codes.SUCCESS
+    timed(client, body=b"other", UNIQ_KEY="K2", TIMER_DELAY_SEC=4)
+    world.store.disk.unlock()  # the process is gone
+    world = World(tmp_path, recalling(), clock=VirtualClock(START_MS + 8000))
+    world.clock.advance(3)
+    assert bodies(world.connect()) == [b"earlier", b"other"][not taken_in :]
+    assert world.core.timer_state()["timerCongestNum"] == "0"
+    world.stop()
+
+
 def test_after_delivery_it_is_too_late(tmp_path: Path) -> None:
     world = World(tmp_path, recalling())
     client = world.connect()

@@ -86,8 +86,7 @@ class Clockwork:
         files.queue_offset = min(max(files.queue_offset, low), max(low, high))
         now = self._move_write_clock()
         if files.used:
-            oldest = now - (WHEEL_SLOTS - BLANK_SLOTS) * self._precision
-            files.read_ms = min(max(self._floor(files.read_ms), oldest), now)
+            files.read_ms = min(max(self._floor(files.read_ms), self._oldest_ms()), now)
             self._busy_until_ms = now + WHEEL_SLOTS * self._precision
         else:
             files.read_ms = now
@@ -204,7 +203,9 @@ class Clockwork:
             log.error("a timed message at %d has no time and is left out", record.physical_offset)
             return True
         slot_ms = self._floor(out_ms)
-        if slot_ms < self._write_ms:
+        if not self._files.used:
+            self._files.read_ms = min(max(slot_ms, self._oldest_ms()), self._write_ms)
+        if slot_ms < self._next_slot_ms():
             return self._give_back(record, properties, NEVER_IN_WHEEL, rolls=False)
         magic = MAGIC_DEFAULT
         window = self._roll_window_ms()
@@ -214,8 +215,6 @@ class Clockwork:
             slot_ms = self._write_ms + (self._floor(window // 2) if short else window)
         if DELETE_KEY in properties:
             magic |= MAGIC_DELETE
-        if not self._files.used:
-            self._files.read_ms = self._write_ms
         topic = properties.get("REAL_TOPIC", "")
         self._files.add(
             magic, self._write_ms, slot_ms, record.physical_offset, record.size, java_hash(topic)
@@ -223,6 +222,18 @@ class Clockwork:
         self._busy_until_ms = max(self._busy_until_ms, slot_ms)
         self.pending.add(topic, -1 if magic & MAGIC_DELETE else 1, self._clock.now_ms())
         return True
+
+    def _oldest_ms(self) -> int:
+        """The slot before which the read clock does not go."""
+        return self._write_ms - (WHEEL_SLOTS - BLANK_SLOTS) * self._precision
+
+    def _next_slot_ms(self) -> int:
+        """The first slot that is still to be delivered. What is overdue goes into its own slot as
+        long as that is one of them, so that a tombstone behind it, which is overdue too, meets it
+        there: a slot is delivered only when everything that was sent is taken in."""
+        if self._firing is None:
+            return self._files.read_ms
+        return self._files.read_ms + self._precision
 
     def _roll_window_ms(self) -> int:
         slots = self._settings.timer_roll_window_slot
