@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.brokers import Answered
 from tests.support.program import BlockingClient, Program
 
 ROUNDS: Final = int(os.environ.get("FIREARROW_KILL_ROUNDS", "2"))
@@ -41,6 +42,9 @@ class Worker(threading.Thread):
         self.client = BlockingClient(address)
         self.stopped = False
         self._errors = errors
+
+    def call(self, code: int, ext: dict[str, Any] | None = None, body: bytes = b"") -> Answered:
+        return Answered(*self.client.call(code, ext, body))
 
     def begin(self) -> None: ...
 
@@ -75,7 +79,7 @@ class Campaign:
 
     def configure(self, **settings: Any) -> None:
         """The settings from the next start on."""
-        lines = {"brokerName": "crash", **SMALL_FILES, **settings}
+        lines = {"brokerName": "broker-a", **SMALL_FILES, **settings}
         self._conf.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
 
     def child_rng(self) -> random.Random:

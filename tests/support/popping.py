@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,6 +16,12 @@ POP, ACK, PEEK, CHANGE, NOTIFICATION, POLLING_INFO, BATCH_ACK = (
 )
 GROUP = "group"
 TOPIC = "orders"
+
+
+class Caller(Protocol):
+    """Who asks: a connection to a broker in the test, or to one in another process."""
+
+    def call(self, code: int, ext: dict[str, Any] | None = None, body: bytes = b"") -> Answered: ...
 
 
 class Got(msgspec.Struct):
@@ -50,7 +56,7 @@ def pop_fields(topic: str = TOPIC, **more: Any) -> dict[str, Any]:
     return fields | more
 
 
-def pop(client: Connection, topic: str = TOPIC, **more: Any) -> list[Got]:
+def pop(client: Caller, topic: str = TOPIC, **more: Any) -> list[Got]:
     """Pop without waiting; empty when there was nothing."""
     return got(client.call(POP, pop_fields(topic, **more)))
 
@@ -90,7 +96,7 @@ def _entry(text: str) -> tuple[tuple[str, str], str]:
     return (flag, queue_id), value
 
 
-def ack(client: Connection, message: Got, **more: Any) -> Answered:
+def ack(client: Caller, message: Got, **more: Any) -> Answered:
     return client.call(ACK, ack_fields(message, **more))
 
 
@@ -105,7 +111,7 @@ def ack_fields(message: Got, **more: Any) -> dict[str, Any]:
     return fields | more
 
 
-def change(client: Connection, message: Got, invisible_ms: int, **more: Any) -> Answered:
+def change(client: Caller, message: Got, invisible_ms: int, **more: Any) -> Answered:
     """Change the invisible time; the message's handle becomes the new one."""
     answer = client.call(CHANGE, ack_fields(message, invisibleTime=invisible_ms, **more))
     if answer.code == 0:
@@ -121,7 +127,7 @@ def change(client: Connection, message: Got, invisible_ms: int, **more: Any) -> 
     return answer
 
 
-def batch_ack(client: Connection, messages: list[Got]) -> Answered:
+def batch_ack(client: Caller, messages: list[Got]) -> Answered:
     """Acknowledge messages of one check point together."""
     fields = messages[0].handle.split(" ")
     bits = 0

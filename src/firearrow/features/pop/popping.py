@@ -163,11 +163,13 @@ class Popper:
             revive_queue = self._pops % max(1, self._settings.revive_queue_num)
             self._pops += 1
         popped = Popped(self._clock.now_ms(), wanted.invisible_ms, revive_queue)
+        more_urgent = False  # a queue of a priority topic has more than one read gives
         for topic, queue_id in self._sources(wanted.topic, wanted.group, wanted.queue_id, wanted):
-            room = wanted.max_messages - popped.count
+            room = 0 if more_urgent else wanted.max_messages - popped.count
             if topic is not wanted.topic and popped.has_retries_of_another(topic.name):
                 room = 0  # clients cannot tell the two kinds of retry topics apart
-            self._pop_queue(wanted, popped, topic, queue_id, room)
+            left = self._pop_queue(wanted, popped, topic, queue_id, room)
+            more_urgent = more_urgent or (left and wanted.topic.prioritized)
         return popped
 
     def _sources(
@@ -213,16 +215,17 @@ class Popper:
 
     def _pop_queue(
         self, wanted: Pop, popped: Popped, topic: Topic, queue_id: int, room: int
-    ) -> None:
+    ) -> bool:
+        """Whether messages were taken and there are more."""
         queue = (topic.name, wanted.group, queue_id)
         if self._offsets.take_reset(queue) is not None:
             self._orders.clear(queue)
         offset = self._offsets.begin(queue, from_min=wanted.from_min)
         if wanted.order and self._orders.blocked(queue, wanted.attempt_id, wanted.invisible_ms):
-            return  # what waits here does not count: it must not wake anybody
+            return False  # what waits here does not count: it must not wake anybody
         if room <= 0:
             popped.rest += max(0, self._store.max_offset(topic.name, queue_id) - offset)
-            return
+            return False
         read, offset = self._read(queue, offset, room, wanted.subscription)
         if read.count:
             offsets = self._queue_offsets(topic.name, queue_id, read, offset)
@@ -230,14 +233,16 @@ class Popper:
             part = Part(topic.name, queue_id, first, offsets, read.records, {})
             if not self._leave_trace(wanted, popped, queue, part, read.next_offset):
                 popped.rest += read.count
-                return
+                return False
             popped.parts.append(part)
             popped.count += read.count
             self._stats.delivered(topic.name, wanted.group, read.count, len(read.records))
         elif read.status in _PASSED_BY and read.next_offset != offset:
             self._offsets.pass_by(queue, read.next_offset)
             popped.passed_by = True
-        popped.rest += max(0, read.max_offset - read.next_offset)
+        left = max(0, read.max_offset - read.next_offset)
+        popped.rest += left
+        return bool(read.count and left)
 
     def _read(
         self, queue: Queue, offset: int, room: int, subscription: Subscription

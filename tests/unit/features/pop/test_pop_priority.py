@@ -84,6 +84,20 @@ def test_a_pop_gets_the_highest_first(world: World, client: Connection) -> None:
     assert [one(client) for _ in range(30)] == [b"2"] * 10 + [b"1"] * 10 + [b"0"] * 10
 
 
+def test_a_pop_goes_on_to_a_lower_one_only_when_the_higher_is_empty(tmp_path: Path) -> None:
+    settings = BrokerSettings()
+    settings.max_transfer_count_on_message_in_memory = 8
+    world = World(tmp_path, settings)
+    client = world.connect()
+    prepare(world)
+    for priority in (1, 2):
+        for _ in range(12):
+            send(client, str(priority), b"%d" % priority)
+    assert bodies(pop(client, topic=TOPIC)) == [b"2"] * 8
+    assert bodies(pop(client, topic=TOPIC)) == [b"2"] * 4 + [b"1"] * 8
+    world.stop()
+
+
 def test_small_numbers_may_be_the_urgent_ones(tmp_path: Path) -> None:
     settings = BrokerSettings()
     settings.priority_order_asc = False
