@@ -191,7 +191,7 @@ class Acker:
             )
         if acked.next_offset is not None:
             self._offsets.set_unless_reset(queue, acked.next_offset)
-            if not self._orders.blocked(queue, None, 0):
+            if not self._orders.blocked(queue, None, 0, self._clock.now_ms()):
                 self._released(queue)
         return Outcome()
 
@@ -252,6 +252,6 @@ class Acker:
             return Outcome()
         visible_ms = self._clock.now_ms() + invisible_ms
         self._orders.change_visible(queue, offset, handle.pop_ms, visible_ms)
-        if not self._orders.blocked(queue, None, 0):
+        if not self._orders.blocked(queue, None, 0, self._clock.now_ms()):
             self._released(queue)
         return Invisible(handle.pop_ms, visible_ms - handle.pop_ms, handle.revive_queue)

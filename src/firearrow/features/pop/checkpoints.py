@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from firearrow.codec import lenient_json
+from firearrow.codec.numbers import whole_number
 from firearrow.codec.properties import find_property
 from firearrow.codec.record import Record
 from firearrow.model.message import Message
@@ -21,6 +22,7 @@ BATCH_ACK_TAG: Final = b"bAck"
 # A check point is there this much before its acknowledgements (``ackTimeInterval``).
 AHEAD_MS: Final = 1000
 COUNT_MAX: Final = 127  # a byte
+NEVER_IN_WHEEL: Final = b"9223372036854775807"  # the timer took it in after its time
 
 _encode = msgspec.json.Encoder().encode
 Key = tuple[str, str, int, int, int, str]  # topic, group, queue, start offset, pop time, broker
@@ -197,10 +199,14 @@ def _read(body: bytes, decode: Any, shape: type[Any]) -> Any:
             raise ValueError(str(error)) from None
 
 
+def came_through_the_wheel(record: Record) -> bool:
+    """Whether the timer delivered the record in its turn: after all that was due before it. One
+    that was due already when it was written overtakes others that the timer still holds."""
+    taken_in = find_property(record.properties, b"TIMER_ENQUEUE_MS")
+    return taken_in is not None and taken_in != NEVER_IN_WHEEL
+
+
 def deliver_ms(record: Record) -> int:
     """When the record was due in the revive topic; 0 without the property."""
-    value = find_property(record.properties, b"TIMER_DELIVER_MS")
-    try:
-        return int(value) if value else 0
-    except ValueError:
-        return 0
+    value = find_property(record.properties, b"TIMER_DELIVER_MS") or b""
+    return whole_number(value.decode("utf-8", "replace")) or 0

@@ -97,13 +97,13 @@ class Orders:
 
     # -- use
 
-    def blocked(self, queue: Queue, attempt_id: str | None, invisible_ms: int) -> bool:
-        """Whether the queue must not be popped now. The same attempt again may: it lost its
-        answer."""
+    def blocked(self, queue: Queue, attempt_id: str | None, invisible_ms: int, now_ms: int) -> bool:
+        """Whether the queue must not be popped at ``now_ms``. The same attempt again may: it lost
+        its answer."""
         batch = self.table.get(queue)
         if batch is None or (batch.attempt_id is not None and batch.attempt_id == attempt_id):
             return False
-        return batch.open_until(self._clock.now_ms(), invisible_ms) is not None
+        return batch.open_until(now_ms, invisible_ms) is not None
 
     def hand_out(
         self,

@@ -221,7 +221,9 @@ class Popper:
         if self._offsets.take_reset(queue) is not None:
             self._orders.clear(queue)
         offset = self._offsets.begin(queue, from_min=wanted.from_min)
-        if wanted.order and self._orders.blocked(queue, wanted.attempt_id, wanted.invisible_ms):
+        if wanted.order and self._orders.blocked(
+            queue, wanted.attempt_id, wanted.invisible_ms, popped.pop_ms
+        ):
             return False  # what waits here does not count: it must not wake anybody
         if room <= 0:
             popped.rest += max(0, self._store.max_offset(topic.name, queue_id) - offset)
@@ -348,13 +350,14 @@ class Popper:
         self, topic: Topic, group: str, queue_id: int, *, order: bool, attempt_id: str | None
     ) -> bool:
         """Whether a pop may find something: the offsets are compared, no message is read."""
+        now_ms = self._clock.now_ms()
         sources = [*_queues(topic, queue_id, 0)]
         if not order:
             for retry in self._retry_topics(topic, group, 0):
                 sources += _queues(retry, -1, 0)
         for source, source_queue in sources:
             queue = (source.name, group, source_queue)
-            if order and self._orders.blocked(queue, attempt_id, 0):
+            if order and self._orders.blocked(queue, attempt_id, 0, now_ms):
                 continue
             if self._store.max_offset(source.name, source_queue) > self._offsets.look(queue):
                 return True

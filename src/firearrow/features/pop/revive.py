@@ -219,9 +219,8 @@ class Revive:
             queue.acknowledge(found, found.key(own_name), record.store_timestamp)
         elif found is not None and found.topic is not None and found.group is not None:
             queue.add(found, found.key(own_name), offset)
-        due_ms = checkpoints.deliver_ms(record)
-        if due_ms:
-            queue.move_watermark(min(due_ms, record.store_timestamp))
+        if checkpoints.came_through_the_wheel(record):
+            queue.move_watermark(min(checkpoints.deliver_ms(record), record.store_timestamp))
 
     def _remember_settled(self, queue: ReviveQueue) -> None:
         """Read what was settled last: should the timer deliver it again, it stays settled."""
