@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from firearrow.broker.rooms import BaseRoom
+from firearrow.codec.numbers import INT32_MAX, whole_number
 from firearrow.codec.properties import find_property, format_properties, parse_properties
 from firearrow.codec.record import Record, RecordError, decode_record
 from firearrow.codec.sysflags import SYS_TRANSACTION_MASK, SYS_TRANSACTION_PREPARED
@@ -68,11 +69,8 @@ class DueTimes:
 
 def level_of(properties: bytes) -> int:
     """The DELAY property as a number; 0 when absent or unreadable."""
-    value = find_property(properties, b"DELAY")
-    try:
-        return int(value) if value else 0
-    except ValueError:
-        return 0
+    value = find_property(properties, b"DELAY") or b""
+    return whole_number(value.decode("utf-8", "replace"), INT32_MAX) or 0
 
 
 class DelaySettings(Protocol):
@@ -243,12 +241,13 @@ def _real_message(record: Record) -> Message | None:
     # Java keeps DELAY and REAL_* in what it stores, and consumers may look at them.
     properties.pop("TIMER_DELIVER_MS", None)
     properties.pop("TIMER_DELAY_SEC", None)
-    if topic is None or not queue_id.isdigit():
+    number = whole_number(queue_id, INT32_MAX)
+    if topic is None or number is None or number < 0:
         return None
     properties["WAIT"] = "false"
     return Message(
         topic=topic,
-        queue_id=int(queue_id),
+        queue_id=number,
         body=record.body,
         properties=format_properties(properties),
         born_timestamp=record.born_timestamp,

@@ -12,12 +12,12 @@ from typing import Final
 
 import msgspec
 
+from firearrow.codec.numbers import whole_number
 from firearrow.model import names
 
 ORDER_REVIVE_QUEUE: Final = 999  # marks an ordered pop, which has no check point
 
 NORMAL, RETRY_V1, RETRY_V2 = "0", "1", "2"  # where a message was read
-INT64_MAX: Final = 2**63 - 1
 
 
 class HandleError(ValueError):
@@ -72,12 +72,9 @@ def parse_handle(text: str, queue_id: int | None = None) -> Handle:
 def _number(text: str, field: str) -> int:
     if field.isdecimal() and field.isascii() and len(field) < 19:  # nearly always
         return int(field)
-    digits = field[1:] if field[:1] == "-" else field
-    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 19:
+    value = whole_number(field)
+    if value is None:
         raise HandleError(f"the receipt handle {_shown(text)} has {field[:24]!r} for a number")
-    value = int(field)
-    if not -INT64_MAX - 1 <= value <= INT64_MAX:
-        raise HandleError(f"the receipt handle {_shown(text)} has a number out of range")
     return value
 
 

@@ -87,6 +87,8 @@ class Revive:
         self._revive_topic = revive_topic
         self._host = host
         self._timed_until = timed_until
+        self._readable_ms = 0  # what was timed for this or earlier can be read
+        self._asking = False
         self._queues: dict[int, ReviveQueue] = {}
         self._timer: Timer | None = None
         self._timer_at_s = 0.0
@@ -136,6 +138,7 @@ class Revive:
         self._timer = None
         if not self._running:
             return
+        self._ask_timer()
         more = False
         try:
             for queue in self._queues.values():
@@ -153,6 +156,19 @@ class Revive:
             # Due, but not let go: the timer is behind.
             self._wake(delay_s if delay_s > 0 else self._settings.revive_interval / 1000)
 
+    def _ask_timer(self) -> None:
+        """Up to when the timer is done. With SYNC_FLUSH that can be read only after the flush."""
+        until_ms = self._timed_until()
+        if until_ms > self._readable_ms and not self._asking:
+            self._asking = True
+            end = self._store.commit_log_range()[1]
+            self._store.when_durable(end, partial(self._readable, until_ms))
+
+    def _readable(self, until_ms: int, durable: bool) -> None:
+        self._asking = False
+        if durable:
+            self._readable_ms = until_ms
+
     def _say_refused(self, reason: str) -> None:
         if reason != self._refused:
             log.error("messages that were not acknowledged cannot be given again: %s", reason)
@@ -164,7 +180,7 @@ class Revive:
         """Read a little, then settle a little; whether more can be done now."""
         more = queue.due() is not None or self._read(queue)  # no more than can be settled
         if not more:
-            queue.move_watermark(self._timed_until())
+            queue.move_watermark(self._readable_ms)
         end = 0
         budget = MESSAGES_A_STEP
         try:

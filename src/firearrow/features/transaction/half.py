@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from firearrow.codec.numbers import INT32_MAX, whole_number
 from firearrow.codec.properties import format_properties, parse_properties
 from firearrow.codec.record import Record
 from firearrow.codec.sysflags import (
@@ -91,9 +92,10 @@ def read_any(record: Record) -> Half | None:
     """A half message, also one that was given up; ``None`` when it has no destination."""
     properties = parse_properties(record.properties)
     topic, queue_id = properties.get(REAL_TOPIC), properties.get(REAL_QUEUE, "")
-    if topic is None or not queue_id.isdecimal():
+    number = whole_number(queue_id, INT32_MAX)
+    if topic is None or number is None or number < 0:
         return None
-    return Half(record, properties, topic, int(queue_id))
+    return Half(record, properties, topic, number)
 
 
 def final_of(half: Half) -> Message:
@@ -163,7 +165,5 @@ def ended_too_late(half: Half, now_ms: int, timeout_ms: int) -> bool:
 
 
 def _integer(text: str | None, otherwise: int) -> int:
-    try:
-        return int(text) if text else otherwise
-    except ValueError:
-        return otherwise
+    number = whole_number(text or "", INT32_MAX)
+    return otherwise if number is None else number

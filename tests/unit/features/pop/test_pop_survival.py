@@ -7,16 +7,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.support.brokers import Connection, World
+from tests.support.brokers import Connection, World, send_fields
 from tests.support.popping import (
+    ACK,
     GROUP,
     POP,
     TOPIC,
     Got,
     ack,
+    ack_fields,
     batch_ack,
     bodies,
     change,
+    got,
     pop,
     pop_fields,
     produce,
@@ -142,6 +145,26 @@ def test_what_was_acknowledged_stays_over_while_the_timer_is_behind() -> None:
     change(client, new, 0)
     assert bodies(drain(again, client, 60)) == [b"new"]
     again.stop()
+
+
+def test_with_synchronous_flush_acknowledgements_are_waited_for(tmp_path: Path) -> None:
+    """What the timer delivered can be read when it is flushed, and counts until then."""
+    world = World(tmp_path, BrokerSettings(flush_disk_type="SYNC_FLUSH", revive_queue_num=1))
+    client = world.connect()
+    for code, fields in ((310, send_fields(TOPIC)), (POP, pop_fields())):
+        client.send(code, fields)
+        world.clock.advance(0)
+        (answer,) = client.received()
+    (message,) = got(answer)
+    client.send(ACK, ack_fields(message))
+    world.clock.advance(9.5)  # the check point is there, the acknowledgement is not due yet
+    world.background.eager = False
+    world.clock.advance(4)
+    world.background.run()
+    world.background.eager = True
+    world.clock.advance(10)
+    assert world.store.max_offset(f"%RETRY%{GROUP}_{TOPIC}", 0) == 0
+    world.stop()
 
 
 def test_offsets_of_a_topic_that_was_deleted_do_not_come_back_with_a_kill() -> None:
