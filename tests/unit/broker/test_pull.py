@@ -63,6 +63,20 @@ def test_tags_are_filtered_on_the_server(client: Connection) -> None:
     assert [r.queue_offset for r in answer.records()] == [900]
 
 
+def test_some_tags_of_many(client: Connection) -> None:
+    for tag in ("A", "B", "C", "A"):
+        client.produce("orders", tag.encode(), properties=f"TAGS\x01{tag}\x02")
+    answer = client.pull("orders", expression="A || B")
+    assert [r.body for r in answer.records()] == [b"A", b"B", b"A"]
+
+
+def test_tags_with_the_same_hash_are_left_to_the_client(client: Connection) -> None:
+    for tag in ("Aa", "BB", "other"):
+        client.produce("orders", tag.encode(), properties=f"TAGS\x01{tag}\x02")
+    answer = client.pull("orders", expression="Aa")
+    assert [r.body for r in answer.records()] == [b"Aa", b"BB"]
+
+
 def test_who_may_pull(world: World, client: Connection) -> None:
     client.produce("orders")
     world.core.groups.update(Group(name="shut", consume_enable=False))

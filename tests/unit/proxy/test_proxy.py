@@ -409,6 +409,42 @@ def test_tags_are_exact_even_where_their_hashes_are_the_same(client: Client) -> 
     assert [m.body for m in messages] == [b"Aa"]
 
 
+def test_a_message_with_a_time_to_live_is_not_received_later(
+    grpc: GrpcWorld, client: Client
+) -> None:
+    client.produce("orders", b"short", properties={"TTL_MS": "5000"})
+    client.produce("orders", b"long", properties={"TTL_MS": "60000"})
+    client.produce("orders", b"endless")
+    grpc.world.clock.advance(6)
+    _, messages = client.receive("orders")
+    assert [m.body for m in messages] == [b"long", b"endless"]
+    assert dict(messages[0].user_properties) == {"TTL_MS": "60000"}
+
+
+def test_a_topic_that_stores_once_answers_the_second_send_as_the_first(
+    grpc: GrpcWorld, client: Client
+) -> None:
+    grpc.create_topic("once", "NORMAL,+dedup.window.ms=60000")
+    first = client.produce("once", b"first", keys=["order-7"], message_id="A1").entries[0]
+    again = client.produce("once", b"again", keys=["order-7"], message_id="A2").entries[0]
+    tried = client.produce("once", b"other", keys=["order-8"], message_id="A3").entries[0]
+    assert (first.status.code, again.status.code) == (v2.OK, v2.OK)
+    assert (first.offset, again.offset, tried.offset) == (0, 0, 1)
+    _, messages = client.receive("once")
+    assert [m.body for m in messages] == [b"first", b"other"]
+
+
+def test_a_send_that_is_tried_again_is_stored_once_where_the_id_is_the_key(
+    grpc: GrpcWorld, client: Client
+) -> None:
+    grpc.create_topic("once", "NORMAL,+dedup.window.ms=60000,+dedup.key=UNIQ_KEY")
+    for _ in range(2):
+        entry = client.produce("once", message_id="A1").entries[0]
+        assert (entry.status.code, entry.message_id, entry.offset) == (v2.OK, "A1", 0)
+    _, messages = client.receive("once")
+    assert len(messages) == 1
+
+
 def test_push_consumers_messages_stay_invisible_while_they_live(
     grpc: GrpcWorld, client: Client
 ) -> None:

@@ -125,6 +125,7 @@ def test_a_reset_to_the_end_or_to_a_time(world: World, stored: Connection) -> No
 def test_a_reset_of_one_queue_to_an_offset(stored: Connection) -> None:
     assert table(reset(stored, queueId=0, offset=4)) == {0: 4}
     assert committed(stored) == "4"
+    assert table(reset(stored, queueId=0, offset=6)) == {0: 6}  # one behind the end still counts
     refused = reset(stored, queueId=0, offset=7)
     assert refused.code == codes.SYSTEM_ERROR
     assert refused.header.remark == "Target offset 7 not in consume queue range [0-5]"
