@@ -51,11 +51,19 @@ class ConsumerOffsets:
             topic, _, group = key.partition("@")
             self.committed[topic, group] = {0: int(offset)}
         for note in self._store.config_notes(self._file):
-            topic, group, queue_id, offset = note
-            if queue_id is None:
-                self.committed.pop((topic, group), None)
-            else:
-                self.committed.setdefault((topic, group), {})[queue_id] = offset
+            self._load_note(*note)
+
+    def _load_note(
+        self, topic: str, group: str, queue_id: int | None, offset: int | None, end: int = 0
+    ) -> None:
+        if queue_id is None or offset is None:
+            self.committed.pop((topic, group), None)
+            return
+        queues = self.committed.setdefault((topic, group), {})
+        if end <= self._store.commit_log_range()[1]:
+            queues[queue_id] = offset
+        elif queue_id in queues:  # nor may it count when the log has grown
+            self._note(topic, group, queue_id, queues[queue_id])
 
     def start(self) -> None:
         self._clock.call_later(self._settings.flush_consumer_offset_interval / 1000, self._tick)
@@ -108,7 +116,15 @@ class ConsumerOffsets:
         before = self.committed.get(key, {}).get(queue_id)
         self.commit(topic, group, queue_id, offset)
         if before != offset and self.committed.get(key, {}).get(queue_id) == offset:
-            self._store.note_config(self._file, _encode((topic, group, queue_id, offset)))
+            self._note(topic, group, queue_id, offset)
+
+    def note_ahead(self, topic: str, group: str, queue_id: int, offset: int, end: int) -> None:
+        """Let the next broker go on from ``offset``, if it finds the log up to ``end``."""
+        if self.pending_reset(topic, group, queue_id) is None:
+            self._note(topic, group, queue_id, offset, end)
+
+    def _note(self, topic: str, group: str, queue_id: int, offset: int, *end: int) -> None:
+        self._store.note_config(self._file, _encode((topic, group, queue_id, offset, *end)))
 
     def note_pull(self, topic: str, group: str, queue_id: int, next_offset: int) -> None:
         """Remember how far the group was served; shown by consume statistics."""

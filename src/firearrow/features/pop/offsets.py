@@ -2,7 +2,8 @@
 
 The consumer offset moves on when the check point is safe: at once, or with SYNC_FLUSH when the
 flush has covered it. Until then the next pop goes on from an offset kept here, so that no message
-is handed out twice, and a crash in between hands out again what nobody could count on.
+is handed out twice. After a kill in between the check point is in the log, and counts; after a
+power failure it may be lost, and what nobody could count on is handed out again.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ class PopOffsets:
             self._offsets.commit_noted(*queue, offset)
             return
         self._ahead[queue] = offset
+        self._offsets.note_ahead(*queue, offset, end)
         self._store.when_durable(end, partial(self._safe, queue, offset))
 
     def _safe(self, queue: Queue, offset: int, durable: bool) -> None:

@@ -231,6 +231,45 @@ def test_with_synchronous_flush_what_is_answered_is_on_disk(tmp_path: Path) -> N
     world.stop()
 
 
+def test_a_kill_before_the_answer_of_a_pop_hands_nothing_out_twice(tmp_path: Path) -> None:
+    """The check point is in the log, its flush was not done: it counts."""
+    world = World(tmp_path, BrokerSettings(flush_disk_type="SYNC_FLUSH"))
+    client = world.connect()
+    client.send(310, send_fields(TOPIC))
+    world.clock.advance(0)
+    world.background.eager = False
+    client.send(POP, pop_fields())
+    world.clock.advance(0)
+    world.store.disk.unlock()  # the process is gone
+    world = World(tmp_path, clock=VirtualClock(world.clock.now_ms()))
+    client = world.connect()
+    assert pop(client) == []
+    assert len(drain(world, client, 60)) == 1
+    world.stop()
+
+
+def test_a_pop_whose_check_point_is_lost_with_the_power_is_none(tmp_path: Path) -> None:
+    """Its note is on the disk, and must not count: nobody would give the message again."""
+    world = World(tmp_path, BrokerSettings(flush_disk_type="SYNC_FLUSH"))
+    client = world.connect()
+    client.send(310, send_fields(TOPIC))
+    world.clock.advance(0)
+    end = world.store.commit_log_range()[1]
+    world.background.eager = False
+    client.send(POP, pop_fields())
+    world.clock.advance(0)
+    world.store.disk.unlock()
+    with (tmp_path / "commitlog" / f"{0:020d}").open("r+b") as log:
+        log.seek(end)
+        log.write(bytes(4096))
+    for _ in range(2):  # and not later either, when the log has grown
+        world = World(tmp_path, clock=VirtualClock(world.clock.now_ms()))
+        client = world.connect()
+        assert world.core.offsets.find(TOPIC, GROUP, 0) == 0
+        produce(client, bytes(4096), topic="other")
+        world.store.disk.unlock()
+
+
 def test_a_full_disk_while_messages_come_again(client: Connection, world: World) -> None:
     produce(client, *(b"%d" % n for n in range(5)))
     pop(client)
