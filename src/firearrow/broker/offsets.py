@@ -119,7 +119,7 @@ class ConsumerOffsets:
             self._note(topic, group, queue_id, offset)
 
     def note_ahead(self, topic: str, group: str, queue_id: int, offset: int, end: int) -> None:
-        """Let the next broker go on from ``offset``, if it finds the log up to ``end``."""
+        """Let the next broker go on from ``offset``, if its log goes up to ``end`` or further."""
         if self.pending_reset(topic, group, queue_id) is None:
             self._note(topic, group, queue_id, offset, end)
 

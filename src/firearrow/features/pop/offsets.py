@@ -87,16 +87,28 @@ class PopOffsets:
 
     def pass_by(self, queue: Queue, offset: int) -> None:
         """Nobody wants the messages before ``offset``."""
-        self.advance(queue, offset, self._store.commit_log_range()[1])
+        end = self._store.commit_log_range()[1]
+        self._offsets.note_ahead(*queue, offset, end)
+        self.advance(queue, offset, end)
+
+    def announce(self, queue: Queue, offset: int) -> None:
+        """The next record of the log is a check point for messages up to ``offset``. Noted before
+        it is written, so that a kill leaves both or neither: without it the note does not count."""
+        self._offsets.note_ahead(*queue, offset, self._store.commit_log_range()[1] + 1)
+
+    def withdraw(self, queue: Queue) -> None:
+        """The check point was not stored."""
+        offset = self._known(queue)
+        if offset is not None:
+            self._offsets.note_ahead(*queue, offset, self._store.commit_log_range()[1])
 
     def advance(self, queue: Queue, offset: int, end: int) -> None:
-        """Messages up to ``offset`` were handed out; their check point ends at ``end`` in the
-        log."""
+        """Messages up to ``offset`` were handed out, as announced; their check point ends at
+        ``end`` in the log."""
         if self._settings.flush_disk_type == "ASYNC_FLUSH":
-            self._offsets.commit_noted(*queue, offset)
+            self._offsets.commit(*queue, offset)
             return
         self._ahead[queue] = offset
-        self._offsets.note_ahead(*queue, offset, end)
         self._store.when_durable(end, partial(self._safe, queue, offset))
 
     def _safe(self, queue: Queue, offset: int, durable: bool) -> None:

@@ -302,12 +302,14 @@ class Popper:
             start_offset=start,
             topic=part.topic,
         )
+        self._offsets.announce(queue, next_offset)
         put = self._writer.put(
             checkpoints.check_point_message(
                 point, self._revive_topic, popped.revive_queue, self._host, popped.pop_ms
             )
         )
         if put.status is not PutStatus.OK:
+            self._offsets.withdraw(queue)
             popped.refused = put
             if put.status not in ILLEGAL:
                 self._say_refused(f"{put.status.value}: {put.reason}")
