@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import msgspec
 from interop.remoting import Remote
 from interop.store.load import GONE, GROUP, LATE, QUEUES, Sent, Written
 from interop.store.questions import ASKER, read_queue
 
+from firearrow.codec.batch import decode_batch
 from firearrow.codec.properties import parse_properties
 from firearrow.codec.record import Record
+from firearrow.codec.sysflags import SYS_INNER_BATCH
 
 
 def lost_or_doubled(remote: Remote, written: Written) -> list[str]:
     """What is not as it was acknowledged."""
     queues = {
-        (topic, queue_id): read_queue(remote, topic, queue_id).decoded
+        (topic, queue_id): list(unwrapped(read_queue(remote, topic, queue_id).decoded))
         for topic, count in QUEUES.items()
         for queue_id in range(count)
     }
@@ -32,6 +35,21 @@ def lost_or_doubled(remote: Remote, written: Written) -> list[str]:
     pull |= {"consumerGroup": ASKER, "subscription": "*", "suspendTimeoutMillis": 0}
     code = remote.call(11, {**pull, "commitOffset": 0, "subVersion": 0}).code
     return found if code == 17 else [*found, f"the deleted topic answers {code}"]
+
+
+def unwrapped(records: list[Record]) -> Iterator[Record]:
+    """Every message for itself, as consumers see them."""
+    for record in records:
+        if not record.sys_flag & SYS_INNER_BATCH:
+            yield record
+            continue
+        for n, item in enumerate(decode_batch(record.body)):
+            yield msgspec.structs.replace(
+                record,
+                queue_offset=record.queue_offset + n,
+                body=item.body,
+                properties=item.properties,
+            )
 
 
 def _gaps(where: tuple[str, int], records: list[Record]) -> Iterator[str]:

@@ -22,6 +22,7 @@ SETTINGS = {
     "brokerName": "broker-a",
     "mappedFileSizeCommitLog": 32 * 1024,
     "mappedFileSizeConsumeQueue": 10 * 20,
+    "mapperFileSizeBatchConsumeQueue": 10 * 46,
     "maxHashSlotNum": 100,
     "maxIndexNum": 120,
     "flushConsumerOffsetInterval": 1000,

@@ -15,16 +15,19 @@ ORDERS = "Orders"
 BULK = "Bulk"  # one queue, small messages: its consume queue rolls over several files
 LONG = "L" * 127
 LONG_GROUP = "g" * 150
+BATCHES = "Batches"  # with batch queues: a batch is one record
 RETRY_LONG = "%RETRY%" + LONG_GROUP  # its length takes two bytes: the record has the second magic
 GONE = "Gone"
 AUTO = "MadeByASend"
 LATE = "Late"  # where delayed messages come out
 GROUP = "readers"
-QUEUES = {ORDERS: 4, BULK: 1, AUTO: 4, LONG: 2, RETRY_LONG: 1}
+QUEUES = {ORDERS: 4, BULK: 1, AUTO: 4, LONG: 2, RETRY_LONG: 1, BATCHES: 2}
 TOPICS = {**QUEUES, GONE: 2, LATE: 1}
+ATTRIBUTES = {ORDERS: "+message.type=NORMAL", BATCHES: "+queue.type=BatchCQ"}
 # Due before the store changes hands (1 s), under the next broker (10 s), never in a test (2 h).
 LEVEL_BEFORE, LEVEL_AFTER, LEVEL_NEVER = 1, 3, 18
 TAGS = ["TagA", "TagB", "Aa", "BB", "polygenelubricants", "красный", "标签", ""]
+WHOLE_BATCHES = 50  # in each round
 _ITEM = struct.Struct(">iiiii")
 
 
@@ -103,7 +106,7 @@ def create_topics(remote: Remote) -> None:
             "topicFilterType": "SINGLE_TAG",
             "topicSysFlag": 0,
             "order": "false",
-            "attributes": "+message.type=NORMAL" if topic == ORDERS else "",
+            "attributes": ATTRIBUTES.get(topic, ""),
         }
         remote.ask(17, fields)
 
@@ -150,6 +153,7 @@ class Load:
         for n in range(self._messages):
             self._one(remote, number, n)
         self._batches(remote, number)
+        self._whole_batches(remote, number)
         self._delayed(remote, number)
         self._gone(remote, number)
         self._commit(remote, number)
@@ -198,6 +202,27 @@ class Load:
             for m, (content, properties) in enumerate(messages):
                 where = ORDERS, int(ext["queueId"]), int(ext["queueOffset"]) + m
                 self.written.sent.append(Sent(*where, ids[m], content, properties))
+
+    def _whole_batches(self, remote: Remote, number: int) -> None:
+        """Batches that stay whole, of every size, and single messages among them."""
+        for n in range(WHOLE_BATCHES):
+            # Of records with one time, Java's search finds the last; of ours, the first.
+            time.sleep(0.003)
+            unique = f"7F0000EE{number:08X}{n:016X}"
+            if n % 5 == 4:
+                body = f"round {number}, alone {n}".encode()
+                self._send(remote, BATCHES, n % 2, body, {"UNIQ_KEY": unique, "TAGS": "Alone"})
+                continue
+            messages = []
+            for m in range(1 + n % 7):
+                properties = {"UNIQ_KEY": f"7F0000EF{number:08X}{n:08X}{m:08X}"}
+                messages.append((f"round {number}, whole {n}, message {m}".encode(), properties))
+            envelope = {"UNIQ_KEY": unique, "TAGS": TAGS[n % 3], "KEYS": f"whole{n}"}
+            body = b"".join(item(*message) for message in messages)
+            ext = send(remote, BATCHES, n % 2, body, envelope, batch=True)
+            for m, (content, properties) in enumerate(messages):
+                where = BATCHES, int(ext["queueId"]), int(ext["queueOffset"]) + m
+                self.written.sent.append(Sent(*where, ext["msgId"], content, properties))
 
     def _delayed(self, remote: Remote, number: int) -> None:
         for level in (LEVEL_BEFORE, LEVEL_AFTER, LEVEL_NEVER):

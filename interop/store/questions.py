@@ -12,6 +12,7 @@ from interop.remoting import Answer
 
 from firearrow.codec.properties import parse_properties
 from firearrow.codec.record import Record, decode_record, split_records
+from firearrow.codec.sysflags import SYS_INNER_BATCH
 
 SCHEDULE = "SCHEDULE_TOPIC_XXXX"
 SCHEDULE_QUEUES = 18
@@ -114,10 +115,12 @@ def _of_queue(remote: Asked, topic: str, queue_id: int, queue: Queue) -> Answers
     for decoded in queue.decoded[::17]:
         viewed = remote.call(33, {"offset": decoded.physical_offset})
         answers[f"by id {where} {decoded.queue_offset}"] = (viewed.code, viewed.body)
-    for n, entry in enumerate(_entries(remote, topic, queue_id)):
+    whole = any(record.sys_flag & SYS_INNER_BATCH for record in queue.decoded)
+    for n, entry in enumerate(_entries(remote, topic, queue_id, [queue] if whole else [])):
         answers[f"entry {where} {n}"] = entry
     for moment in _moments(queue):
-        for boundary in ("lower", "upper"):
+        # The upper end of a time that no batch has is the first one or none to Java.
+        for boundary in ("lower",) if whole else ("lower", "upper"):
             asked = {**fields, "timestamp": moment, "boundaryType": boundary}
             answers[f"{boundary} {where} {moment}"] = remote.ask(29, asked).ext["offset"]
     for key in _keys(queue):
@@ -127,9 +130,18 @@ def _of_queue(remote: Asked, topic: str, queue_id: int, queue: Queue) -> Answers
     return answers
 
 
-def _entries(remote: Asked, topic: str, queue_id: int) -> Iterator[tuple[int, int, int]]:
-    """(physical offset, size, tags code) of every entry; an answer ends where a file does."""
+def _entries(
+    remote: Asked, topic: str, queue_id: int, whole: list[Queue]
+) -> Iterator[tuple[int, int, int]]:
+    """(physical offset, size, tags code) of every entry; an answer ends where a file does. With
+    whole batches an entry stands for several offsets, so each is asked for."""
     index, high = bounds(remote, topic, queue_id)
+    for queue in whole:
+        for record in queue.decoded:
+            fields = {"topic": topic, "queueId": queue_id, "index": record.queue_offset, "count": 1}
+            (entry,) = remote.ask(321, fields).json()["queueData"]
+            yield entry["physicOffset"], entry["physicSize"], entry["tagsCode"]
+        return
     while index < high:
         fields = {"topic": topic, "queueId": queue_id, "index": index, "count": 500}
         page = remote.ask(321, fields).json()["queueData"]

@@ -45,6 +45,7 @@ _EVERY = {
 SMALL_FILES = {
     "mappedFileSizeCommitLog": 256 * 1024,
     "mappedFileSizeConsumeQueue": 100 * 20,
+    "mapperFileSizeBatchConsumeQueue": 10 * 46,
     "maxHashSlotNum": 1000,
     "maxIndexNum": 900,
 }

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from interop.remoting import Answer, Refused
-from interop.store.load import QUEUES
+from interop.store.load import BATCHES, QUEUES
 from interop.store.questions import ask_everything, plain
 from tests.support.brokers import World
 
@@ -36,6 +36,7 @@ VERSION = "5.5.0"
 SIZES = {
     "mappedFileSizeCommitLog": "mapped_file_size_commit_log",
     "mappedFileSizeConsumeQueue": "mapped_file_size_consume_queue",
+    "mapperFileSizeBatchConsumeQueue": "mapper_file_size_batch_consume_queue",
     "maxHashSlotNum": "max_hash_slot_num",
     "maxIndexNum": "max_index_num",
 }
@@ -50,7 +51,11 @@ class Golden:
             archive.extractall(root)
         self.store = root / "store"
         self.document = json.loads((root / "answers.json").read_bytes())
-        self.sizes = {ours: self.document["settings"][theirs] for theirs, ours in SIZES.items()}
+        settings, answers = self.document["settings"], self.document["answers"]
+        self.sizes = {
+            ours: settings[theirs] for theirs, ours in SIZES.items() if theirs in settings
+        }
+        self.queues = {name: count for name, count in QUEUES.items() if f"topic {name}" in answers}
 
     def config(self, name: str) -> Any:
         return lenient_json.loads((self.store / "config" / name).read_bytes())
@@ -105,7 +110,7 @@ def open_world(golden: Golden) -> World:
 
 def test_every_question_is_answered_as_java_did(golden: Golden) -> None:
     world = open_world(golden)
-    answers = ask_everything(InProcess(world), QUEUES)
+    answers = ask_everything(InProcess(world), golden.queues)
     world.stop()
     found = json.loads(json.dumps({key: plain(value) for key, value in answers.items()}))
     expected = golden.document["answers"]
@@ -136,6 +141,7 @@ def replay(golden: Golden, root: Path) -> FileStore:
         clock,
         InlineBackground(),
         {names.SCHEDULE_TOPIC: due_times},
+        lambda _: lambda topic: topic == BATCHES,
     )
     for _, group in groupby(records, key=_unit):
         messages = [*group]
@@ -179,10 +185,12 @@ def _message(record: Record) -> Message:
 
 def test_the_same_messages_become_the_same_files(stopped: Golden, tmp_path: Path) -> None:
     log, queues = stopped.files("commitlog"), stopped.files("consumequeue")
+    batches = stopped.files("batchconsumequeue")
     index = [*stopped.files("index").values()]
     replay(stopped, tmp_path / "ours")
     stopped.store = tmp_path / "ours"
     assert stopped.files("commitlog") == log
+    assert stopped.files("batchconsumequeue") == batches
     written = stopped.files("consumequeue")
     assert {name: data for name, data in written.items() if name in queues} == queues
     # Those of a topic that was deleted.
