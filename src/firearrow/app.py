@@ -381,6 +381,7 @@ class Server:
         )
         self._stack.callback(proxy.stop)
         self._stack.push_async_callback(listener.drain, DRAIN_S)
+        proxy.admin.connections = grpc.__len__
         proxy.start()
         self._addresses["proxy"] = self._shown(sock)
         return listener

@@ -139,6 +139,15 @@ class Connection:
         """Answer a request of the server's."""
         self.peer.written += self.session.receive(encode_reply(opaque, Reply(body=body)))
 
+    def reply(self, asked: Answered, body: bytes) -> None:
+        """Answer a request of the server's."""
+        header = msgspec.json.encode(
+            {"code": 0, "flag": 1, "language": "JAVA", "opaque": asked.header.opaque}
+        )
+        size = len(header)
+        data = _PREFIX.pack(4 + size + len(body), size) + header + body
+        self.peer.written += self.session.receive(data)
+
     def drop(self) -> None:
         self.peer.closed = True
         self.session.disconnected()

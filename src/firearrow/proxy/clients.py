@@ -104,6 +104,10 @@ class Clients:
 
     # -- who calls
 
+    def find(self, client_id: str) -> Client | None:
+        """A client that called this proxy."""
+        return self._clients.get(client_id)
+
     def of(self, call: Call) -> Client:
         """The caller, with a channel.
 

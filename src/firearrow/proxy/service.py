@@ -18,6 +18,9 @@ from firearrow.protocol.remoting.command import Answer, NoFields, Request
 from firearrow.protocol.remoting.requests import CHECK_TRANSACTION_STATE
 from firearrow.protocol.remoting.session import Route
 from firearrow.proxy import checks, topics
+from firearrow.proxy.admin.brokers import Brokers
+from firearrow.proxy.admin.inspection import Inspection
+from firearrow.proxy.admin.service import Admin
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import CONSUMERS, Client, Clients
 from firearrow.proxy.delivering import end_receive
@@ -25,12 +28,14 @@ from firearrow.proxy.encoding import delivered
 from firearrow.proxy.pulling import Pulling
 from firearrow.proxy.receiving import Receiving
 from firearrow.proxy.refusal import Refusal, status
+from firearrow.proxy.relays import Relays
 from firearrow.proxy.sending import Sending, SendingSettings, Transaction
 from firearrow.proxy.settings import Telemetry, TelemetrySettings
 
 log = logging.getLogger(__name__)
 
 SERVICE_NAME: Final = "apache.rocketmq.v2.MessagingService"
+ADMIN_NAME: Final = "apache.rocketmq.v2.Admin"
 SERVICE: Final = f"/{SERVICE_NAME}/"
 
 
@@ -58,7 +63,13 @@ class Proxy:
         self._sending = Sending(self.clients, backend, clock, settings)
         self._receiving = Receiving(self.clients, backend, clock)
         self._pulling = Pulling(self.clients, backend, clock)
-        self.health = Health([SERVICE_NAME])
+        self.health = Health([SERVICE_NAME, ADMIN_NAME])
+        self._relays = Relays(clock)
+        self._brokers = Brokers(backend)
+        self.admin = Admin(self.clients, backend, self._brokers, clock)
+        self._inspection = Inspection(
+            self.clients, backend, self._brokers, self._sending, self._relays, clock
+        )
 
     def start(self) -> None:
         self.clients.start()
@@ -66,6 +77,7 @@ class Proxy:
 
     def stop(self) -> None:
         self.clients.stop()
+        self._brokers.close()
         self._receiving.renewals.stop()
 
     def dismiss(self) -> None:
@@ -128,13 +140,17 @@ class Proxy:
         table[SERVICE + "Telemetry"] = Method(
             rpc.TelemetryCommand.FromString, begin=self._open_telemetry
         )
-        services = [SERVICE_NAME, "grpc.health.v1.Health"]
+        admin = {**self.admin.unary(), **self._inspection.unary()}
+        for name, (request, response, handler) in admin.items():
+            path = f"/{ADMIN_NAME}/{name}"
+            table[path] = Method(request.FromString, _answering(handler, response))
+        services = [SERVICE_NAME, ADMIN_NAME, "grpc.health.v1.Health"]
         return {**table, **self.health.methods(), **Reflection(services).methods()}
 
     # -- streams
 
     def _open_telemetry(self, call: Call) -> Inbox:
-        return Telemetry(call, self.clients, self._backend, self._settings)
+        return Telemetry(call, self.clients, self._backend, self._settings, self._relays.answered)
 
     def _receive(self, call: Call, request: rpc.ReceiveMessageRequest) -> None:
         try:

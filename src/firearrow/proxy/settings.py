@@ -34,8 +34,14 @@ class Telemetry:
     """One Telemetry stream; see ``calls.Inbox``."""
 
     def __init__(
-        self, call: Call, clients: Clients, backend: Backend, settings: TelemetrySettings
+        self,
+        call: Call,
+        clients: Clients,
+        backend: Backend,
+        settings: TelemetrySettings,
+        answered: Callable[[rpc.TelemetryCommand], None],
     ) -> None:
+        self._answered = answered
         self._call = call
         self._clients = clients
         self._backend = backend
@@ -44,7 +50,8 @@ class Telemetry:
     def received(self, message: Any) -> None:
         command: rpc.TelemetryCommand = message
         if command.WhichOneof("command") != "settings":
-            return  # answers to commands of ours, for which nobody waits yet
+            self._answered(command)
+            return
         try:
             client = self._clients.of(self._call)
         except Refusal as refusal:

@@ -1,0 +1,1 @@
+"""The Admin service of the gRPC proxy."""
