@@ -33,10 +33,11 @@ from firearrow.local_registration import LocalNameServer
 from firearrow.model.network import Peer, SessionFactory
 from firearrow.namesrv.kv import KvConfig
 from firearrow.namesrv.service import NameServer
-from firearrow.plan import Plan, read_properties
+from firearrow.plan import Plan, read_properties, read_users
 from firearrow.protocol.either import EitherSession
 from firearrow.protocol.grpc.server import GrpcServer
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
+from firearrow.proxy.authentication import Authenticator
 from firearrow.proxy.remote.forwarding import Forwarding
 from firearrow.proxy.service import Proxy
 from firearrow.store.commitlog import WrongFileSize
@@ -368,6 +369,11 @@ class Server:
 
     def _start_proxy(self, proxy: Proxy, sock: socket.socket, remoting: SessionFactory) -> Listener:
         """gRPC clients, and remoting ones on the same port."""
+        if self.plan.settings.grpc_authentication_enabled:
+            try:
+                proxy.authenticator = Authenticator(read_users(self.plan.settings), self.clock)
+            except ConfigError as error:
+                raise StartError(str(error)) from None
         self._proxy, self._grpc = proxy, grpc = proxy, GrpcServer(proxy.methods(), self.clock)
         tls = self.plan.tls
         if tls.certificate is None:  # most SDKs use TLS unless told otherwise, and trust anybody

@@ -45,6 +45,9 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     broker_ip2: str = msgspec.field(default="", name="brokerIP2")
     listen_port: BrokerPort = 10911
     grpc_server_port: Port = 0  # 0: the listen port minus 2830, so 8081 beside 10911
+    # Firearrow's own: whether gRPC calls must be signed, and by whom (JSON, user -> secret).
+    grpc_authentication_enabled: bool = False
+    grpc_users_file: str = ""
     ha_listen_port: Port = 0  # 0: the listen port plus 1
     bind_address: str = ""
     namesrv_addr: str = ""

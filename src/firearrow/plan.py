@@ -146,6 +146,8 @@ PROXY_KEYS: Final = {
     "namesrvAddr": "namesrvAddr",
     "grpcServerPort": "grpcServerPort",
     "maxMessageSize": "maxMessageSize",
+    "authenticationEnabled": "grpcAuthenticationEnabled",
+    "grpcUsersFile": "grpcUsersFile",
     "remotingAccessAddr": "brokerIP1",
 }
 
@@ -156,12 +158,37 @@ def _read_proxy_json(text: str, path: str) -> tuple[BrokerSettings, list[str]]:
     try:
         values = msgspec.json.decode(text, type=dict[str, Any])
         for key in PROXY_KEYS.keys() & values.keys():
-            config.set_value(settings, PROXY_KEYS[key], str(values[key]))
+            value = values[key]
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            config.set_value(settings, PROXY_KEYS[key], text)
     except (msgspec.MsgspecError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from None
     others = sorted(values.keys() - PROXY_KEYS.keys())
     warnings = [f"{path}: without effect here: {', '.join(others)}"] if others else []
     return settings, warnings
+
+
+def read_users(settings: BrokerSettings) -> dict[str, str]:
+    """Users and secrets of ``grpcUsersFile``.
+
+    Raises:
+        ConfigError: it is not there, or is none.
+    """
+    path = settings.grpc_users_file
+    if not path:
+        raise ConfigError(
+            "grpcAuthenticationEnabled needs grpcUsersFile: a file with "
+            '{"access key": "secret key", ...}'
+        )
+    try:
+        users = msgspec.json.decode(Path(path).read_bytes(), type=dict[str, str])
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is no JSON object of access and secret keys: {error}") from None
+    if not all(users.keys()) or not all(users.values()):
+        raise ConfigError(f"{path} has an empty access or secret key")
+    return users
 
 
 def read_properties(path: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from firearrow.codec.record import decode_record
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
+from firearrow.protocol.grpc import calls
 from firearrow.protocol.grpc.calls import Call, Inbox, Method
 from firearrow.protocol.grpc.health import Health
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
@@ -21,6 +22,7 @@ from firearrow.proxy import checks, topics
 from firearrow.proxy.admin.brokers import Brokers
 from firearrow.proxy.admin.inspection import Inspection
 from firearrow.proxy.admin.service import Admin
+from firearrow.proxy.authentication import Authenticator
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import CONSUMERS, Client, Clients
 from firearrow.proxy.delivering import end_receive
@@ -64,6 +66,7 @@ class Proxy:
         self._receiving = Receiving(self.clients, backend, clock)
         self._pulling = Pulling(self.clients, backend, clock)
         self.health = Health([SERVICE_NAME, ADMIN_NAME])
+        self.authenticator: Authenticator | None = None  # before ``methods``
         self._relays = Relays(clock)
         self._brokers = Brokers(backend)
         self.admin = Admin(self.clients, backend, self._brokers, clock)
@@ -128,31 +131,52 @@ class Proxy:
             **self._pulling.unary(),
         }
         table = {
-            SERVICE + name: Method(request.FromString, _answering(handler, response))
+            SERVICE + name: self._unary(request, response, handler)
             for name, (request, response, handler) in unary.items()
         }
         table[SERVICE + "ReceiveMessage"] = Method(
             rpc.ReceiveMessageRequest.FromString, self._receive
         )
-        table[SERVICE + "PullMessage"] = Method(
-            rpc.PullMessageRequest.FromString, self._pulling.pull
-        )
+        table[SERVICE + "PullMessage"] = Method(rpc.PullMessageRequest.FromString, self._pull)
         table[SERVICE + "Telemetry"] = Method(
             rpc.TelemetryCommand.FromString, begin=self._open_telemetry
         )
         admin = {**self.admin.unary(), **self._inspection.unary()}
         for name, (request, response, handler) in admin.items():
-            path = f"/{ADMIN_NAME}/{name}"
-            table[path] = Method(request.FromString, _answering(handler, response))
+            table[f"/{ADMIN_NAME}/{name}"] = self._unary(request, response, handler)
         services = [SERVICE_NAME, ADMIN_NAME, "grpc.health.v1.Health"]
         return {**table, **self.health.methods(), **Reflection(services).methods()}
 
+    def _unary(self, request: Any, response: Any, handler: Callable[[Call, Any], None]) -> Method:
+        if self.authenticator is not None:
+            handler = _behind(self.authenticator, handler)
+        return Method(request.FromString, _answering(handler, response))
+
     # -- streams
 
+    def _strange(self, call: Call, response: Any) -> bool:
+        """Whether a stream's caller is not known; then it is answered."""
+        if self.authenticator is None:
+            return False
+        try:
+            self.authenticator.check(call)
+        except Refusal as refusal:
+            call.send(response(status=refusal.status))
+            call.end()
+            return True
+        return False
+
+    def _pull(self, call: Call, request: rpc.PullMessageRequest) -> None:
+        if not self._strange(call, rpc.PullMessageResponse):
+            self._pulling.pull(call, request)
+
     def _open_telemetry(self, call: Call) -> Inbox:
+        self._strange(call, rpc.TelemetryCommand)  # then nothing reaches the inbox
         return Telemetry(call, self.clients, self._backend, self._settings, self._relays.answered)
 
     def _receive(self, call: Call, request: rpc.ReceiveMessageRequest) -> None:
+        if self._strange(call, rpc.ReceiveMessageResponse):
+            return
         try:
             self._receiving.receive(call, request)
         except Refusal as refusal:
@@ -245,6 +269,16 @@ class Proxy:
         return {code: Route("CHECK_TRANSACTION_STATE", CheckTransaction, check)}
 
 
+def _behind(
+    authenticator: Authenticator, handler: Callable[[Call, Any], None]
+) -> Callable[[Call, Any], None]:
+    def check(call: Call, request: Any) -> None:
+        authenticator.check(call)
+        handler(call, request)
+
+    return check
+
+
 def _answering(handler: Callable[[Call, Any], None], response: Any) -> Callable[[Call, Any], None]:
     """A refusal is an ordinary response with its status."""
 
@@ -252,6 +286,9 @@ def _answering(handler: Callable[[Call, Any], None], response: Any) -> Callable[
         try:
             handler(call, request)
         except Refusal as refusal:
-            call.answer(response(status=refusal.status))
+            if "status" in response.DESCRIPTOR.fields_by_name:
+                call.answer(response(status=refusal.status))
+            else:  # one of the Admin service alone
+                call.end(calls.UNAUTHENTICATED, refusal.text)
 
     return answer
