@@ -11,7 +11,7 @@ from typing import Any
 import h2.settings
 import pytest
 from tests.support.brokers import FakePeer, World
-from tests.support.grpc import GrpcWorld
+from tests.support.grpc import GrpcWorld, message
 
 from firearrow.model.network import SessionError
 from firearrow.protocol.either import EitherSession
@@ -121,6 +121,51 @@ def test_a_deadline_ends_a_call_that_waits(grpc: GrpcWorld) -> None:
     grpc.world.clock.advance(30)
     client.wire.exchange()
     assert stream.ended
+
+
+def test_a_deadline_ends_what_has_no_end(grpc: GrpcWorld) -> None:
+    wire = grpc.wire()
+    stream = wire.open("/grpc.health.v1.Health/Watch", {"grpc-timeout": "5S"})
+    wire.write(stream, b"", end=True)
+    grpc.world.clock.advance(4.9)
+    wire.exchange()
+    assert not stream.ended
+    grpc.world.clock.advance(0.2)
+    wire.exchange()
+    assert stream.grpc_status == calls.DEADLINE_EXCEEDED
+    grpc.proxy.health.stop()  # it is not told any more
+    grpc.world.clock.advance(1)
+    wire.exchange()
+    assert len(stream.raw_messages()) == 1
+
+
+def test_a_deadline_that_has_passed_already(grpc: GrpcWorld) -> None:
+    wire = grpc.wire()
+    stream = wire.open("/grpc.health.v1.Health/Watch", {"grpc-timeout": "0n"})
+    wire.write(stream, b"", end=True)
+    grpc.world.clock.advance(0)
+    wire.exchange()
+    assert stream.grpc_status == calls.DEADLINE_EXCEEDED
+
+
+def test_many_large_bodies_at_a_time(grpc: GrpcWorld) -> None:
+    """More than the windows of a connection hold, in pieces that take turns."""
+    grpc.create_topic("orders")
+    client = grpc.connect()
+    streams = []
+    for number in range(6):
+        body = bytes([number]) * 3_900_000
+        request = rpc.SendMessageRequest(messages=[message("orders", body)])
+        data = request.SerializeToString()
+        stream = client.wire.open(SERVICE + "SendMessage", client.metadata)
+        streams.append((stream, struct.pack(">BI", 0, len(data)) + data))
+    for at in range(0, 4_000_000, 1_000_000):
+        for stream, data in streams:
+            piece = data[at : at + 1_000_000]
+            client.wire.write_raw(stream, piece, end=at + 1_000_000 >= len(data))
+    for stream, _ in streams:
+        (answer,) = client.messages("SendMessage", stream)
+        assert answer.status.code == v2.OK
 
 
 def test_a_caller_that_leaves_frees_what_was_popped_for_it(grpc: GrpcWorld) -> None:
