@@ -298,6 +298,14 @@ def test_a_request_of_the_web_is_told_where_it_is(grpc: GrpcWorld) -> None:
     assert stream.ended
 
 
+def test_an_answer_to_the_web_waits_for_its_window_too(raw: Raw) -> None:
+    raw.write(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0)))
+    get = hpack.Encoder().encode([(":method", "GET"), (":scheme", "http"), (":path", "/")])
+    assert [kind for kind, *_ in raw.write(frame(HEADERS, 5, 1, get))] == [HEADERS]
+    window = frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 1000))
+    assert [kind for kind, *_ in raw.write(window)] == [DATA, HEADERS]
+
+
 @pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1\r\n\r\n", b"POST /x HTTP/1.0\r\n\r\n"])
 @pytest.mark.parametrize("piece", [1, 1000])
 def test_http1_is_told_where_it_is(server: GrpcServer, request_line: bytes, piece: int) -> None:

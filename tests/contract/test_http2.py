@@ -127,7 +127,8 @@ def test_an_answer_waits_for_the_peers_windows(raw: Raw) -> None:
     some = frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 3))
     ((kind, _, _, first),) = raw.write(some)
     assert (kind, len(first)) == (DATA, 3)
-    rest, trailers = raw.write(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 100)))[:2]
+    known, rest, trailers = raw.write(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 100)))
+    assert known[:2] == (SETTINGS, ACK)
     assert (rest[0], trailers[0]) == (DATA, HEADERS)
     assert trailers[1] & END_STREAM
     assert len(first + rest[3]) == 7

@@ -351,6 +351,7 @@ class Connection(Outgoing):
             return
         self._settled = True
         self._nuisance()
+        self.write(frames.frame(frames.SETTINGS, ACK, 0))  # ahead of what they let go
         for key, value in dict(frames.read_settings(payload)).items():
             if key == frames.INITIAL_WINDOW_SIZE:
                 self.initial_window(value)
@@ -358,7 +359,6 @@ class Connection(Outgoing):
                 raise _Broken(PROTOCOL_ERROR, f"ENABLE_PUSH is {value}")
             elif key == frames.MAX_FRAME_SIZE and not FRAME_BYTES_MAX <= value < 2**24:
                 raise _Broken(PROTOCOL_ERROR, f"frames of {value} bytes")
-        self.write(frames.frame(frames.SETTINGS, ACK, 0))
 
     def _nuisance(self) -> None:
         """The peer sent what brings nothing on; it may, but not at any speed."""

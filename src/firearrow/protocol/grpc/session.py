@@ -266,6 +266,8 @@ class GrpcSession:
             "application/grpc"
         ):
             self.refused(refusals.NOT_GRPC)
+            call.ended = True
+            self.connection.streams[stream_id] = call
             self.connection.whole(call, _NOT_GRPC, NOT_GRPC_TEXT, b"")
             return
         if method is None:
