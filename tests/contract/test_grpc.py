@@ -182,6 +182,21 @@ def test_a_caller_that_leaves_frees_what_was_popped_for_it(grpc: GrpcWorld) -> N
     assert [m.body for m in messages] == [b"hello"]
 
 
+def test_nothing_is_popped_for_callers_that_left(grpc: GrpcWorld) -> None:
+    """However many gave up, the next one gets the message at once, at its first attempt."""
+    grpc.create_topic("orders")
+    client = grpc.connect()
+    for _ in range(20):
+        left, _ = client.receive("orders", polling_s=20)
+        client.wire.h2.reset_stream(left.stream_id)
+        client.wire.exchange()
+    waiting, _ = client.receive("orders", polling_s=20)
+    grpc.connect("other").produce("orders")
+    grpc.world.clock.advance(0.01)
+    (got,) = client.delivered(waiting)
+    assert got.system_properties.delivery_attempt == 1
+
+
 def test_a_flood_of_resets_is_cut(grpc: GrpcWorld) -> None:
     client = grpc.connect()
 

@@ -63,6 +63,18 @@ class Channel(Protocol):
     ) -> None:
         """Send a request; ``done(None, b"")`` when no answer came."""
 
+    def poll(
+        self,
+        broker_name: str,
+        code: int,
+        ext: dict[str, str],
+        body: bytes,
+        timeout_s: float,
+        done: Done,
+    ) -> Callable[[], None]:
+        """Send a request that may wait. What it gives back tells the broker, where that can be
+        told, that nobody waits any more; then ``done`` need not be called."""
+
     def close(self) -> None: ...
 
 

@@ -54,6 +54,19 @@ class LocalChannel:
     ) -> None:
         self._line.ask(code, ext, body, timeout_s, done)
 
+    def poll(
+        self,
+        broker_name: str,
+        code: int,
+        ext: dict[str, str],
+        body: bytes,
+        timeout_s: float,
+        done: Done,
+    ) -> Callable[[], None]:
+        poll = _Poll(self._line)
+        self._line.ask(code, ext, body, timeout_s, done, poll)
+        return poll.give_up
+
     def close(self) -> None:
         line = self._line
         if not line.closed:
@@ -88,7 +101,13 @@ class _Line:
     # -- the client asks
 
     def ask(
-        self, code: int, ext: dict[str, str], body: bytes, timeout_s: float, done: Done
+        self,
+        code: int,
+        ext: dict[str, str],
+        body: bytes,
+        timeout_s: float,
+        done: Done,
+        poll: _Poll | None = None,
     ) -> None:
         if self.closed:
             done(None, b"")
@@ -97,7 +116,7 @@ class _Line:
         header = Header(code, 0, opaque, VERSION, LANGUAGE, None, ext)
         before, self._asking = self._asking, (opaque, done)
         try:
-            answer = self._broker.dispatch(header, b"", body, self)
+            answer = self._broker.dispatch(header, b"", body, poll or self)
             waits = self._asking is not None
         finally:
             self._asking = before
@@ -106,6 +125,8 @@ class _Line:
         elif waits:
             timer = self._clock.call_later(timeout_s, self._give_up, opaque)
             self._waiting[opaque] = _Waiting(done, timer)
+            if poll is not None:
+                poll.opaque = opaque
 
     def send(self, data: bytes) -> None:
         """The broker answers later than at once."""
@@ -124,6 +145,12 @@ class _Line:
         waiting = self._waiting.pop(opaque, None)
         if waiting is not None:
             waiting.done(None, b"")
+
+    def forget(self, opaque: int) -> None:
+        """Nobody wants the answer any more."""
+        waiting = self._waiting.pop(opaque, None)
+        if waiting is not None:
+            waiting.timer.cancel()
 
     def give_up_all(self) -> None:
         every, self._waiting = self._waiting, {}
@@ -154,6 +181,28 @@ class _Line:
             done(None, b"")
         else:
             done(*_values(0, answer))
+
+
+class _Poll:
+    """One request on a line that waits, as the broker sees it: it can be given up by itself, and
+    then gets no message."""
+
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+        self._given_up = False
+        self.opaque = 0
+        self.remote, self.remote_packed = line.remote, line.remote_packed
+        self.local = line.local
+        self.send, self.close = line.send, line.close
+        self.notify, self.call = line.notify, line.call
+
+    @property
+    def closed(self) -> bool:
+        return self._given_up or self._line.closed
+
+    def give_up(self) -> None:
+        self._given_up = True
+        self._line.forget(self.opaque)
 
 
 def _values(opaque: int, answer: Reply | bytes) -> tuple[Header, bytes]:

@@ -99,9 +99,15 @@ class Pulling:
 
         def found(place: BrokerTopic) -> None:
             self._waiting.add(call)
-            client.channel.call(
+            give_up = client.channel.poll(
                 place.broker_name, PULL_MESSAGE, ext, b"", polling_ms / 1000 + CALL_S, answered
             )
+
+            def left() -> None:
+                self._waiting.discard(call)
+                give_up()
+
+            call.cancelled = left
 
         def answered(header: Header | None, body: bytes) -> None:
             self._waiting.discard(call)

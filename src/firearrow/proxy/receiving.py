@@ -94,9 +94,15 @@ class Receiving:
                 return
             self._waiting.add(receive)
             timeout_s = polling_ms / 1000 + CALL_S
-            client.channel.call(
+            give_up = client.channel.poll(
                 place.broker_name, POP_MESSAGE, ext, b"", timeout_s, receive.answered
             )
+
+            def left() -> None:
+                self._waiting.discard(receive)
+                give_up()
+
+            call.cancelled = left
 
         self._backend.group(group_name, with_group)
 

@@ -116,6 +116,19 @@ class RemoteChannel:
 
         self._backend.brokers.find(broker_name, found)
 
+    def poll(
+        self,
+        broker_name: str,
+        code: int,
+        ext: dict[str, str],
+        body: bytes,
+        timeout_s: float,
+        done: Done,
+    ) -> Callable[[], None]:
+        """See ``Channel``. Brokers cannot be told: the answer comes, and is given back."""
+        self.call(broker_name, code, ext, body, timeout_s, done)
+        return lambda: None
+
     def _send(
         self,
         known: Known,
