@@ -17,6 +17,7 @@ from firearrow.protocol.grpc.pb.health_pb2 import HealthCheckResponse
 
 HEALTH = "/grpc.health.v1.Health/"
 MESSAGING = "apache.rocketmq.v2.MessagingService"
+ADMIN = "apache.rocketmq.v2.Admin"
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def test_the_health_of_what_is_not_served(wire: Wire) -> None:
 def test_a_list_of_all_services(wire: Wire) -> None:
     (data,) = ask(wire, "List").raw_messages()
     found = health_pb2.HealthListResponse.FromString(data).statuses
-    assert {name: entry.status for name, entry in found.items()} == {"": 1, MESSAGING: 1}
+    found_statuses = {name: entry.status for name, entry in found.items()}
+    assert found_statuses == {"": 1, MESSAGING: 1, ADMIN: 1}
 
 
 def test_a_watcher_hears_that_the_server_stops(grpc: GrpcWorld, wire: Wire) -> None:

@@ -244,7 +244,7 @@ class Admin:
             entry.topic.name: {
                 "subString": entry.expression.expression or "*",
                 "expressionType": "SQL92" if entry.expression.type == v2.SQL else "TAG",
-                "subVersion": client.seen_ms,
+                "subVersion": client.registered_ms,
             }
             for entry in client.settings.subscription.subscriptions
         }
