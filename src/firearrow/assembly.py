@@ -14,7 +14,10 @@ from firearrow.features.compaction import CompactionRoom
 from firearrow.features.dedup import DedupRoom
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels
 from firearrow.features.filter.room import FilterRoom
+from firearrow.features.lite.room import LiteRoom
+from firearrow.features.pop.order import Orders
 from firearrow.features.pop.room import PopRoom
+from firearrow.features.pop.waiting import Waiting
 from firearrow.features.redrive import RedriveRoom
 from firearrow.features.reply import ReplyRoom
 from firearrow.features.retry import RetryRoom
@@ -104,13 +107,16 @@ def assemble(
         settings, core.writer, core.topics, core.members, clock, core.stats, core.store_host
     )
     pop = PopRoom(settings, core, timer.clockwork.delivered_until)
+    orders = Orders(store, core.topics, core.groups, clock, kept=False)
+    lite = LiteRoom(settings, core, pop.offsets, orders, Waiting(settings, clock))
+    pop.lite = lite
     redrive = RedriveRoom(store, core.topics, core.offsets)
     retention = TopicRetentionRoom(settings, store, core.topics, clock)
     dedup = DedupRoom(settings, store, core.writer, core.topics, clock)
     lifetime = TimeToLiveRoom(store, core.topics, clock)
     # What looks at a message's topic comes before what takes the message aside, and a half message
     # is not delayed: its commit is.
-    first = [dedup, lifetime, retry, transaction, delay, timer]
+    first = [lite, dedup, lifetime, retry, transaction, delay, timer]
     compaction = [] if store.compaction is None else [CompactionRoom(store.compaction, core.topics)]
     return Broker(core, retry, [*first, pop, reply, redrive, filters, retention, *compaction])
 

@@ -124,6 +124,16 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     default_message_request_mode: str = "PULL"
     default_pop_share_queue_num: Annotated[int, Meta(ge=-1)] = -1
     load_balance_poll_name_server_interval: Positive = 30_000
+    # lite topics
+    lite_event_check_interval: Positive = 10_000
+    lite_ttl_check_interval: Positive = 120_000
+    min_lite_ttl: Positive = msgspec.field(default=15 * 60 * 1000, name="minLiteTTl")
+    lite_subscription_check_interval: Positive = 120_000
+    lite_subscription_check_timeout_mills: Positive = 180_000
+    max_lite_subscription_count: Positive = 100_000
+    max_client_event_count: Positive = 100
+    lite_event_full_dispatch_delay_time: Positive = 10_000
+    lite_event_full_dispatch_delay_time_for_wildcard_group: Positive = 10_000
     # the store
     store_path_root_dir: str = ""
     mapped_file_size_commit_log: Annotated[int, Meta(ge=65536, le=0x7FFFFFFF)] = 1024 * 1024 * 1024
@@ -144,6 +154,8 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     message_index_enable: bool = True
     enable_lmq: bool = False
     enable_multi_dispatch: bool = False
+    enable_lmq_quota: bool = False
+    max_lmq_consume_queue_num: Positive = 20_000
     max_hash_slot_num: Positive = 5_000_000
     max_index_num: Annotated[int, Meta(ge=2)] = 20_000_000
     enable_compaction: bool = True
@@ -169,7 +181,7 @@ WITHOUT_EFFECT: Final = re.compile(
     r".*ThreadPoolNums|.*ThreadPoolQueueCapacity|waitTimeMills\w+|transientStorePool\w*|warmMapedFile\w*"
     r"|server(?!LoadBalancer)\w+|client\w+|useEpollNativeSelector|transferMsgByHeap|useReentrantLockWhenPutMessage"
     r"|osPageCacheBusyTimeOutMills|brokerFastFailureEnable|forceRegister|diskFall\w+|rocketmqHome"
-    r"|enablePopLog|enablePopBufferMerge|enablePopBatchAck|popCk\w+|popConsumer\w+|append(Ack|Ck)Async"
+    r"|enablePopLog|enableLitePopLog|enablePopBufferMerge|enablePopBatchAck|popCk\w+|popConsumer\w+|append(Ack|Ck)Async"
     r"|compactionThreadNum|reviveMaxSlow|reviveScanTime|popPollingMap\w+"
 )
 

@@ -36,7 +36,7 @@ from firearrow.protocol.remoting.session import Route
 from firearrow.store.api import Store
 
 # What the fast port does not serve (behaviour.md 0.4): everything that may take long.
-NOT_ON_FAST_PORT: Final = frozenset({11, 361, 200050, 200052, 200054, 200055})
+NOT_ON_FAST_PORT: Final = frozenset({11, 361, 200050, 200052, 200054, 200055, 200070})
 
 
 class Settings(

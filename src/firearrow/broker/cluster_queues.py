@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 from firearrow.broker.topics import Topics
 from firearrow.model.clock import Clock
-from firearrow.model.topic import PERM_READ
+from firearrow.model.topic import PERM_READ, PERM_WRITE
 
 TOPICS_MAX: Final = 100_000
 
@@ -23,6 +23,7 @@ class BrokerQueues(NamedTuple):
     broker_name: str
     read_queues: int
     perm: int
+    write_queues: int = 0
 
 
 Found = Callable[[list[BrokerQueues] | None], None]
@@ -49,17 +50,24 @@ class ClusterQueues:
     def find(self, topic: str, done: Callable[[list[tuple[str, int]] | None], None]) -> None:
         """Call ``done``, perhaps at once, with every readable (broker name, queue id) in order;
         with ``None`` when nobody knows the topic."""
+        self._shares(topic, lambda shares: done(_queues(shares, PERM_READ)))
+
+    def find_writable(self, topic: str, done: Callable[[list[tuple[str, int]]], None]) -> None:
+        """The same with every writable queue; empty when nobody knows the topic."""
+        self._shares(topic, lambda shares: done(_queues(shares, PERM_WRITE) or []))
+
+    def _shares(self, topic: str, done: Callable[[list[BrokerQueues]], None]) -> None:
         known = self._known.get(topic)
         if known is not None:
             asked_s, brokers = known
             age_ms = (self._clock.monotonic() - asked_s) * 1000
             if age_ms > self._settings.load_balance_poll_name_server_interval:
                 self._ask(topic, lambda brokers: None)
-            done(self._queues(topic, brokers))
+            done(self._with_own(topic, brokers))
         elif self.source is None:
-            done(self._queues(topic, []))
+            done(self._with_own(topic, []))
         else:
-            self._ask(topic, lambda brokers: done(self._queues(topic, brokers or [])))
+            self._ask(topic, lambda brokers: done(self._with_own(topic, brokers or [])))
 
     def _ask(self, topic: str, found: Found) -> None:
         waiting = self._asked.get(topic)
@@ -80,17 +88,21 @@ class ClusterQueues:
         for found in self._asked.pop(topic):
             found(brokers)
 
-    def _queues(self, topic: str, brokers: list[BrokerQueues]) -> list[tuple[str, int]] | None:
+    def _with_own(self, topic: str, brokers: list[BrokerQueues]) -> list[BrokerQueues]:
         own_name = self._settings.broker_name
         shares = [share for share in brokers if share.broker_name != own_name]
         own = self._topics.table.get(topic)
         if own is not None:
-            shares.append(BrokerQueues(own_name, own.read_queues, own.perm))
-        if not shares:
-            return None
-        return sorted(
-            (share.broker_name, queue_id)
-            for share in shares
-            if share.perm & PERM_READ
-            for queue_id in range(share.read_queues)
-        )
+            shares.append(BrokerQueues(own_name, own.read_queues, own.perm, own.write_queues))
+        return shares
+
+
+def _queues(shares: list[BrokerQueues], perm: int) -> list[tuple[str, int]] | None:
+    if not shares:
+        return None
+    return sorted(
+        (share.broker_name, queue_id)
+        for share in shares
+        if share.perm & perm
+        for queue_id in range(share.read_queues if perm == PERM_READ else share.write_queues)
+    )

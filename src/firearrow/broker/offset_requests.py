@@ -5,7 +5,7 @@ from __future__ import annotations
 from firearrow.broker.groups import Groups
 from firearrow.broker.offsets import ConsumerOffsets
 from firearrow.broker.topics import Topics
-from firearrow.model import codes
+from firearrow.model import codes, names
 from firearrow.protocol.remoting.command import Answer, Reply, Request
 from firearrow.protocol.remoting.requests import (
     QueueOfGroup,
@@ -81,9 +81,10 @@ class OffsetRequests:
         """SEARCH_OFFSET_BY_TIMESTAMP (29)."""
         fields = request.fields
         upper = (fields.boundary_type or "").lower() == "upper"
-        offset = self._store.search_offset(
-            fields.topic, fields.queue_id, fields.timestamp, upper=upper
-        )
+        topic = fields.topic
+        if fields.lite_topic and fields.lite_topic.strip():
+            topic = names.lite_queue(topic, fields.lite_topic)
+        offset = self._store.search_offset(topic, fields.queue_id, fields.timestamp, upper=upper)
         return Reply(ext={"offset": str(offset)})
 
     def earliest(self, request: Request[QueueOfTopic]) -> Answer:

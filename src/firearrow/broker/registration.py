@@ -252,6 +252,7 @@ class _QueueData(msgspec.Struct):
     broker_name: str = msgspec.field(name="brokerName")
     perm: int = 0
     read_queues: int = msgspec.field(default=0, name="readQueueNums")
+    write_queues: int = msgspec.field(default=0, name="writeQueueNums")
 
 
 class _Route(msgspec.Struct):
@@ -265,7 +266,9 @@ def _route(body: bytes) -> list[BrokerQueues] | None:
     except ValueError as error:
         log.warning("unreadable route from a name server: %s", error)
         return None
-    return [BrokerQueues(q.broker_name, q.read_queues, q.perm) for q in route.queues]
+    return [
+        BrokerQueues(q.broker_name, q.read_queues, q.perm, q.write_queues) for q in route.queues
+    ]
 
 
 class _KvTable(msgspec.Struct):

@@ -1,4 +1,5 @@
-"""The hashes of the format: Java's string hash, the body CRC, and MurmurHash3 of bloom filters."""
+"""The hashes of the format: Java's string hash, the body CRC, MurmurHash3 of bloom filters, and
+the consistent hash that places what has a key."""
 
 from __future__ import annotations
 
@@ -32,6 +33,17 @@ def unsigned_java_hash(text: str) -> int:
     for unit in units:
         value = (31 * value + unit) & 0xFFFFFFFF
     return value
+
+
+def consistent_hash(value: int, buckets: int) -> int:
+    """Guava's ``Hashing.consistentHash``: the queue of a message group or a lite topic."""
+    state, candidate = value & 0xFFFFFFFFFFFFFFFF, 0
+    while True:
+        state = (2862933555777941757 * state + 1) & 0xFFFFFFFFFFFFFFFF
+        following = int((candidate + 1) / ((((state >> 33) & 0x7FFFFFFF) + 1) / 2147483648.0))
+        if not 0 <= following < buckets:
+            return candidate
+        candidate = following
 
 
 def body_crc(body: bytes) -> int:

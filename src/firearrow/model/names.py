@@ -8,6 +8,7 @@ from typing import Final
 RETRY_PREFIX: Final = "%RETRY%"
 DLQ_PREFIX: Final = "%DLQ%"
 LMQ_PREFIX: Final = "%LMQ%"
+LITE_PREFIX: Final = "%LMQ%$"  # of the light queues of lite topics
 SYSTEM_TOPIC_PREFIX: Final = "rmq_sys_"
 SYSTEM_GROUP_PREFIX: Final = "CID_RMQ_SYS_"
 
@@ -111,6 +112,30 @@ def dead_letter_topic(group: str) -> str:
 def pop_retry_topic(group: str, topic: str, *, v2: bool = False) -> str:
     """Where messages go that a group popped and did not acknowledge (``KeyBuilder``)."""
     return f"{RETRY_PREFIX}{group}{'+' if v2 else '_'}{topic}"
+
+
+def lite_queue(parent: str, lite_topic: str) -> str:
+    """The light message queue of a lite topic (``LiteUtil``)."""
+    return f"{LITE_PREFIX}{parent}${lite_topic}"
+
+
+def lite_parts(queue: str) -> tuple[str, str] | None:
+    """Parent and lite topic of a light message queue, if it is one of a lite topic."""
+    if not queue.startswith(LITE_PREFIX):
+        return None
+    parent, _, lite_topic = queue[len(LITE_PREFIX) :].partition("$")
+    if not parent or not lite_topic or "$" in lite_topic:
+        return None
+    return parent, lite_topic
+
+
+def lite_error(queue: str, lite_topic: str) -> str | None:
+    """Say why ``lite_topic``, whose light queue is ``queue``, cannot be one, or ``None``."""
+    if not _legal(lite_topic):
+        return f"The specified lite topic[{lite_topic}] {_ALLOWED}"
+    if len(queue.encode()) > RETRY_TOPIC_CHARS_MAX:
+        return f"The lite topic's queue {queue} is longer than {RETRY_TOPIC_CHARS_MAX}."
+    return None
 
 
 def is_system_group(group: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
-from firearrow.codec.hashes import java_hash
+from firearrow.codec.hashes import consistent_hash, java_hash
 from firearrow.codec.message_id import parse_offset_message_id
 from firearrow.model import codes
 from firearrow.model.clock import Clock
@@ -88,17 +88,6 @@ class _Draft(NamedTuple):
 class WriteQueue(NamedTuple):
     broker_name: str
     queue_id: int
-
-
-def consistent_hash(value: int, buckets: int) -> int:
-    """Guava's ``Hashing.consistentHash``: the queue of a message group."""
-    state, candidate = value & 0xFFFFFFFFFFFFFFFF, 0
-    while True:
-        state = (2862933555777941757 * state + 1) & 0xFFFFFFFFFFFFFFFF
-        following = int((candidate + 1) / ((((state >> 33) & 0x7FFFFFFF) + 1) / 2147483648.0))
-        if not 0 <= following < buckets:
-            return candidate
-        candidate = following
 
 
 class Sending:

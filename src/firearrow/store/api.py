@@ -28,6 +28,7 @@ class PutStatus(enum.Enum):
     PROPERTIES_SIZE_EXCEEDED = "PROPERTIES_SIZE_EXCEEDED"
     WHEEL_TIMER_MSG_ILLEGAL = "WHEEL_TIMER_MSG_ILLEGAL"
     WHEEL_TIMER_NOT_ENABLE = "WHEEL_TIMER_NOT_ENABLE"
+    LMQ_CONSUME_QUEUE_NUM_EXCEEDED = "LMQ_CONSUME_QUEUE_NUM_EXCEEDED"
     NO_PERMISSION = "NO_PERMISSION"  # a room's refusal, no status of RocketMQ's
 
 
@@ -211,8 +212,9 @@ class Store(Protocol):
     def delete_expired(self) -> None:
         """Run retention now (DELETE_EXPIRED_COMMITLOG)."""
 
-    def on_arrival(self, listener: Arrival, topic: str | None = None) -> None:
-        """Call ``listener`` for each entry (of one topic) that becomes readable, in log order."""
+    def on_arrival(self, listener: Arrival, topic: str | None = None, *, prefix: str = "") -> None:
+        """Call ``listener`` for each entry (of one topic, of topics with this prefix) that becomes
+        readable, in log order."""
 
     def load_config(self, name: str) -> Any:
         """Parsed ``config/<name>`` or its ``.bak``; ``None`` when there is neither."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from firearrow.codec.hashes import java_hash
 from firearrow.codec.properties import find_property
+from firearrow.store import lmq
 from firearrow.store.api import Arrival
 from firearrow.store.batchqueue import UNIT, BatchQueue, Unit, UnitFiles
 from firearrow.store.commitlog import CommitLog
@@ -49,7 +50,7 @@ class Dispatcher:
         self._tags_rules = tags_rules
         self._tags: dict[bytes, int] = {}
         self.shapes: dict[str, TopicShape] = {}
-        self._listeners: list[tuple[str | None, Arrival]] = []
+        self._listeners: list[tuple[str | None, str, Arrival]] = []
         # Whether a topic has batch queues; ``None`` for a topic that nobody knows. Asked once.
         self.batch_rule: Callable[[str], bool | None] = lambda topic: None
         # A topic's queues are in one of these: who finds none in the first looks into the other.
@@ -248,17 +249,25 @@ class Dispatcher:
             middle = (low + high) // 2
         queue.min_offset = low
 
-    def on_arrival(self, listener: Arrival, topic: str | None = None) -> None:
-        self._listeners.append((topic, listener))
+    def on_arrival(self, listener: Arrival, topic: str | None = None, *, prefix: str = "") -> None:
+        self._listeners.append((topic, prefix, listener))
         for name, shape in self.shapes.items():
             shape.listeners = self._listeners_of(name)
 
     def _listeners_of(self, name: str) -> tuple[Arrival, ...]:
-        return tuple(listener for topic, listener in self._listeners if topic in (None, name))
+        return tuple(
+            listener
+            for topic, prefix, listener in self._listeners
+            if topic in (None, name) and name.startswith(prefix)
+        )
 
     def forget(self, topic: str) -> list[ConsumeQueue]:
         """Drop the topic's queues, but not their files."""
-        dropped = [queue for (name, _), queue in self.lists() if name == topic]
+        if lmq.is_queue(topic):  # one of very many, which are not looked through for it
+            queue = self.table.get((topic, lmq.QUEUE_ID))
+            dropped = [queue] if queue is not None else []
+        else:
+            dropped = [queue for (name, _), queue in self.lists() if name == topic]
         for queue in dropped:
             self.drop(topic, queue.queue_id)
         self.shapes.pop(topic, None)

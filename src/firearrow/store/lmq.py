@@ -34,7 +34,7 @@ def wanted(message: Message) -> list[str]:
 
 def _dispatches(topic: str) -> bool:
     return topic not in _NEVER and not topic.startswith(
-        (names.RETRY_PREFIX, names.SYSTEM_TOPIC_PREFIX)
+        (names.RETRY_PREFIX, names.DLQ_PREFIX, names.SYSTEM_TOPIC_PREFIX)
     )
 
 

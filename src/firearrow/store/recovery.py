@@ -261,9 +261,10 @@ def _walk(store: FileStore, position: int) -> int:
                     store.appender.dispatches
                     and offset <= store.max_offset(name, lmq.QUEUE_ID) + GAP_MAX
                 ):
-                    store.dispatcher.restore_entry(
-                        name, lmq.QUEUE_ID, offset, position, record.size, code
-                    )
+                    light = (name, lmq.QUEUE_ID)
+                    _restart_if_recreated(store, light, offset, last_phy)
+                    store.dispatcher.restore_entry(*light, offset, position, record.size, code)
+                    last_phy[light] = position
         position = following
 
 

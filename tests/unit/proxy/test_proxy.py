@@ -15,11 +15,11 @@ from tests.support.brokers import World, properties_of, send_fields
 from tests.support.cluster import Cluster
 from tests.support.grpc import Client, GrpcWorld, message
 
+from firearrow.codec.hashes import consistent_hash
 from firearrow.config import BrokerSettings
 from firearrow.protocol.grpc import calls
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
-from firearrow.proxy.sending import consistent_hash
 
 START_S = 1_700_000_000  # of the virtual clock
 

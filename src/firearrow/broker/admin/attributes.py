@@ -29,6 +29,14 @@ def number(low: int, high: int = (1 << 63) - 1) -> Callable[[str], bool]:
     return lambda value: _whole(value) is not None and low <= int(value) <= high
 
 
+def any_text(value: str) -> bool:
+    return True
+
+
+def boolean(value: str) -> bool:
+    return value.lower() in ("true", "false")
+
+
 TOPIC_ATTRIBUTES: Final = {
     "queue.type": Attribute(one_of("SimpleCQ", "BatchCQ"), changeable=False),
     "cleanup.policy": Attribute(one_of("DELETE", "COMPACTION"), changeable=False),
@@ -45,6 +53,14 @@ TOPIC_ATTRIBUTES: Final = {
 GROUP_ATTRIBUTES: Final[dict[str, Attribute]] = {
     # In how many of 100 pops the priorities of a topic count.
     "priority.factor": Attribute(number(0, 100), changeable=True),
+    # Of groups that consume lite topics: the parent topic, who gets a lite topic, limits.
+    "lite.bind.topic": Attribute(any_text, changeable=True),
+    "lite.sub.model": Attribute(one_of("Shared", "Exclusive"), changeable=True),
+    "lite.sub.wildcard": Attribute(any_text, changeable=True),
+    "lite.sub.reset.offset.exclusive": Attribute(boolean, changeable=True),
+    "lite.sub.reset.offset.unsubscribe": Attribute(boolean, changeable=True),
+    "lite.sub.client.quota": Attribute(number(-1), changeable=True),
+    "lite.sub.client.max.event.cnt": Attribute(number(10), changeable=True),
 }
 
 

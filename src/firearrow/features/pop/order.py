@@ -72,7 +72,8 @@ class Acked(msgspec.Struct, frozen=True):
 
 
 class Orders:
-    """All batches; ``released(queue)`` is called when time has made a queue free."""
+    """All batches. ``released(queue)`` is called when time has made a queue free; who makes the
+    object sets it."""
 
     def __init__(
         self,
@@ -80,13 +81,17 @@ class Orders:
         topics: Topics,
         groups: Groups,
         clock: Clock,
-        released: Callable[[Queue], None],
+        *,
+        kept: bool = True,
     ) -> None:
+        """``kept``: on the disk. What is not kept is also forgotten as soon as a batch is
+        acknowledged whole (``MemoryConsumerOrderInfoManager``)."""
         self._store = store
         self._topics = topics
         self._groups = groups
         self._clock = clock
-        self._released = released
+        self._kept = kept
+        self.released: Callable[[Queue], None] = lambda queue: None
         self.table: dict[Queue, Batch] = {}
         self._locked: list[tuple[int, Queue]] = []  # a heap: when to look at a queue again
         self._look_at: dict[Queue, int] = {}  # the earliest entry of each queue in it
@@ -143,8 +148,12 @@ class Orders:
         if offset not in offsets:
             return Acked(unknown_offset=True)
         batch.acked |= 1 << offsets.index(offset)
-        self._changed(queue, batch)
-        return Acked(batch.next_offset())
+        following = batch.next_offset()
+        if not self._kept and following > offsets[-1]:
+            del self.table[queue]
+        else:
+            self._changed(queue, batch)
+        return Acked(following)
 
     def change_visible(self, queue: Queue, offset: int, pop_ms: int, visible_ms: int) -> None:
         """Make one message visible again at ``visible_ms``."""
@@ -153,16 +162,29 @@ class Orders:
             batch.visible_ms[offset] = visible_ms
             self._changed(queue, batch)
 
+    def suspend(self, queue: Queue, pop_ms: int, visible_ms: int) -> None:
+        """Make the whole batch visible again at ``visible_ms``, as if it had not been handed out
+        this time."""
+        batch = self.table.get(queue)
+        if batch is not None and batch.pop_ms == pop_ms:
+            batch.consumed = {offset: max(0, n - 1) for offset, n in batch.consumed.items()}
+            batch.visible_ms = {}
+            batch.invisible_ms = visible_ms - batch.pop_ms
+            self._changed(queue, batch)
+
     def clear(self, queue: Queue) -> None:
         """Forget the batch, as after a reset of the offset."""
         if self.table.pop(queue, None) is not None:
-            self._dirty = True
-            self._store.note_config(ORDER_FILE, _encode((*queue, None)))
+            self._note(queue, None)
 
     def _changed(self, queue: Queue, batch: Batch) -> None:
-        self._dirty = True
-        self._store.note_config(ORDER_FILE, _encode((*queue, batch)))
+        self._note(queue, batch)
         self._watch(queue, batch)
+
+    def _note(self, queue: Queue, batch: Batch | None) -> None:
+        if self._kept:
+            self._dirty = True
+            self._store.note_config(ORDER_FILE, _encode((*queue, batch)))
 
     # -- queues that become free by time
 
@@ -193,7 +215,7 @@ class Orders:
             if batch is None:
                 continue
             if batch.open_until(now_ms, 0) is None:
-                self._released(queue)
+                self.released(queue)
             else:
                 self._watch(queue, batch)
         if self._locked and self._running:
@@ -203,6 +225,8 @@ class Orders:
 
     def start(self) -> None:
         self._running = True
+        if not self._kept:
+            return
         saved = self._store.load_config(ORDER_FILE) or {}
         for key, queues in (saved.get("table") or {}).items():
             topic, at, group = key.partition("@")
@@ -240,10 +264,11 @@ class Orders:
         """Write the file if anything changed, without what nobody will come back for."""
         if self._dirty:
             self._dirty = False
-            self._forget_old()
+            self.forget_old()
             self._store.save_config(ORDER_FILE, self.chunks())
 
-    def _forget_old(self) -> None:
+    def forget_old(self) -> None:
+        """Let go what nobody will come back for."""
         oldest_ms = self._clock.now_ms() - FORGET_MS
         for queue, batch in list(self.table.items()):
             name, group, queue_id = queue

@@ -63,6 +63,14 @@ class Settings(
     enable_notify_after_pop_order_lock_release: bool
 
 
+class LiteAcks(Protocol):
+    """Who acknowledges messages of lite topics."""
+
+    def acknowledge(self, request: Request[AckMessage]) -> Answer: ...
+
+    def change_invisible(self, request: Request[ChangeInvisibleTime]) -> Answer: ...
+
+
 class PopRoom(BaseRoom):
     """Answers POP_MESSAGE, ACK_MESSAGE, BATCH_ACK_MESSAGE, CHANGE_MESSAGE_INVISIBLETIME,
     NOTIFICATION, POLLING_INFO, PEEK_MESSAGE, QUERY_ASSIGNMENT and SET_MESSAGE_REQUEST_MODE.
@@ -77,12 +85,14 @@ class PopRoom(BaseRoom):
         self._settings = settings
         self._core = core
         self._clock = core.clock
+        self.lite: LiteAcks | None = None
         self._expressions = SubscriptionCache(core.filters.compile)
         store, clock, host = core.store, core.clock, core.store_host
         revive_topic = names.REVIVE_TOPIC_PREFIX + settings.broker_cluster_name
         self.waiting = Waiting(settings, clock)
         self.notices = Waiting(settings, clock)
-        self.orders = Orders(store, core.topics, core.groups, clock, self._free_by_time)
+        self.orders = Orders(store, core.topics, core.groups, clock)
+        self.orders.released = self._free_by_time
         self.offsets = PopOffsets(settings, store, core.offsets)
         self.popper = Popper(
             settings,
@@ -297,6 +307,8 @@ class PopRoom(BaseRoom):
     def acknowledge(self, request: Request[AckMessage]) -> Answer:
         """ACK_MESSAGE (200051)."""
         fields = request.fields
+        if fields.lite_topic and self.lite is not None:
+            return self.lite.acknowledge(request)
         refusal = self.acker.check(fields.topic, fields.queue_id, fields.offset, above=1)
         if refusal is not None:
             return Reply(refusal.code, refusal.remark)
@@ -331,6 +343,8 @@ class PopRoom(BaseRoom):
     def change_invisible(self, request: Request[ChangeInvisibleTime]) -> Answer:
         """CHANGE_MESSAGE_INVISIBLETIME (200053)."""
         fields = request.fields
+        if fields.lite_topic and self.lite is not None:
+            return self.lite.change_invisible(request)
         refusal = self.acker.check(fields.topic, fields.queue_id, fields.offset, above=0)
         if refusal is not None:
             return Reply(refusal.code, refusal.remark)

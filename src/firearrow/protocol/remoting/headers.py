@@ -32,7 +32,9 @@ LANGUAGES: Final = (
 )
 
 # POP-family codes do not fit the int16 of a binary header and arrive truncated (remoting.md 1.4).
-_TRUNCATED_CODES: Final = {code & 0xFFFF: code for code in (*range(200050, 200057), 200151)}
+_TRUNCATED_CODES: Final = {
+    code & 0xFFFF: code for code in (*range(200050, 200057), *range(200070, 200080), 200151)
+}
 
 ExtFields = dict[str, Any]
 _FIXED = struct.Struct(">hbhii")

@@ -47,6 +47,7 @@ class AckMessage(Fields):
     queue_id: int
     extra_info: str
     offset: int
+    lite_topic: str | None = None
 
 
 class ChangeInvisibleTime(Fields):
@@ -58,6 +59,8 @@ class ChangeInvisibleTime(Fields):
     extra_info: str
     offset: int
     invisible_ms: int = field(name="invisibleTime")
+    lite_topic: str | None = None
+    suspend: bool = False  # of a lite topic: this attempt does not count
 
 
 class PeekMessage(Fields):

@@ -148,6 +148,7 @@ class SearchOffset(Fields):
     queue_id: int
     timestamp: int
     boundary_type: str | None = None
+    lite_topic: str | None = None
 
 
 class RecallMessage(Fields):
