@@ -126,7 +126,10 @@ class Groups:
         yield b'{"dataVersion":' + _encode(self.version)
         yield b',"forbiddenTable":' + _encode(self.forbidden) + b',"subscriptionGroupTable":{'
         separator = b""
-        for name, group in self.table.items():
+        for name in list(self.table):  # it may change meanwhile
+            group = self.table.get(name)
+            if group is None:
+                continue
             yield separator + _encode(name) + b":" + encode_group(group)
             separator = b","
         yield b"}}"

@@ -82,7 +82,10 @@ class ConsumerOffsets:
         yield b'{"dataVersion":' + _encode(self.version) + b',"offsetTable":{'
         separator = b""
         light = {}
-        for (topic, group), queues in self.committed.items():
+        for topic, group in list(self.committed):  # it may change meanwhile
+            queues = self.committed.get((topic, group))
+            if queues is None:
+                continue
             lmq = self._settings.enable_lmq and group.startswith(names.LMQ_PREFIX)
             if lmq and queues.keys() == {0}:
                 light[f"{topic}@{group}"] = queues[0]

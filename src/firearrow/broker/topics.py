@@ -328,7 +328,10 @@ class Topics:
         """The file's content, in pieces."""
         yield b'{"dataVersion":' + _encode(self.version) + b',"topicConfigTable":{'
         separator = b""
-        for name, topic in self.table.items():
+        for name in list(self.table):  # it may change meanwhile
+            topic = self.table.get(name)
+            if topic is None:
+                continue
             yield separator + _encode(name) + b":" + _encode(topic)
             separator = b","
         yield b"}}"

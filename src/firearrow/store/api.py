@@ -220,7 +220,8 @@ class Store(Protocol):
         """Parsed ``config/<name>`` or its ``.bak``; ``None`` when there is neither."""
 
     def save_config(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Replace ``config/<name>`` safely, keeping the old one as ``.bak``."""
+        """Replace ``config/<name>`` safely, keeping the old one as ``.bak``. ``chunks`` are read
+        later and in several steps, between which the table may change."""
 
     def note_config(self, name: str, data: bytes) -> None:
         """Add one JSON value to the file's journal: it survives a kill before the next save, which

@@ -11,7 +11,8 @@ journals, and finds none after a clean stop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from firearrow.codec import lenient_json
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 # what was saved.
 REST_FACTOR_LOOP: Final = 20
 REST_FACTOR_DISK: Final = 3
+CHUNKS_PER_STEP: Final = 4096  # of a table, encoded in one go: some milliseconds
 REST_S_MIN: Final = 0.05
 RETRY_S: Final = 5.0
 
@@ -97,7 +99,8 @@ class ConfigFiles:
     # -- write
 
     def save(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Replace the file soon; ``chunks`` are read when it happens."""
+        """Replace the file soon; ``chunks`` are read when it happens, of a large table in several
+        steps: between two of them it may change, which the next save, or the journal, knows."""
         self._wanted[name] = chunks
         if name not in self._busy:
             self._busy.add(name)
@@ -108,15 +111,27 @@ class ConfigFiles:
         if chunks is None:
             self._busy.discard(name)
             return
-        begun_s = self._clock.monotonic()
-        data = b"".join(chunks)
-        rest_s = max(REST_S_MIN, REST_FACTOR_LOOP * (self._clock.monotonic() - begun_s))
         try:
             self._turn_journal(name)
         except OSError as error:
-            self._saved(name, RETRY_S, data, error)
+            self._saved(name, RETRY_S, chunks, error)
             return
-        self._after_flush(lambda flushed: self._save_now(name, rest_s, data, flushed))
+        self._collect(name, iter(chunks), [], 0.0)
+
+    def _collect(
+        self, name: str, chunks: Iterator[bytes], data: list[bytes], busy_s: float
+    ) -> None:
+        """Encode some of a table; the rest when others have had their turn."""
+        begun_s = self._clock.monotonic()
+        before = len(data)
+        data += islice(chunks, CHUNKS_PER_STEP)
+        busy_s += self._clock.monotonic() - begun_s
+        if len(data) - before == CHUNKS_PER_STEP:
+            self._clock.call_soon(self._collect, name, chunks, data, busy_s)
+            return
+        rest_s = max(REST_S_MIN, REST_FACTOR_LOOP * busy_s)
+        whole = b"".join(data)
+        self._after_flush(lambda flushed: self._save_now(name, rest_s, whole, flushed))
 
     def _save_now(self, name: str, rest_s: float, data: bytes, flushed: bool) -> None:
         if not flushed:
@@ -125,11 +140,13 @@ class ConfigFiles:
 
         def done(_: None, error: OSError | None) -> None:
             disk_s = self._clock.monotonic() - begun_s
-            self._saved(name, max(rest_s, REST_FACTOR_DISK * disk_s), data, error)
+            self._saved(name, max(rest_s, REST_FACTOR_DISK * disk_s), (data,), error)
 
         self._background.submit(lambda: self._replace(name, data), done)
 
-    def _saved(self, name: str, rest_s: float, data: bytes, error: OSError | None) -> None:
+    def _saved(
+        self, name: str, rest_s: float, data: Iterable[bytes], error: OSError | None
+    ) -> None:
         if error is not None:
             if name not in self._failing:
                 log.error(
@@ -140,7 +157,7 @@ class ConfigFiles:
                     error.strerror,
                 )
             self._failing.add(name)
-            self._wanted.setdefault(name, (data,))
+            self._wanted.setdefault(name, data)
             rest_s = RETRY_S
         else:
             if name not in self._wanted:
@@ -214,7 +231,8 @@ class ConfigFiles:
         return values
 
     def _turn_journal(self, name: str) -> None:
-        """What was noted until now is in the data of this save; later notes go to a new file."""
+        """What was noted until now is in the data of this save; later notes go to a new file, and
+        may be in the data too: a note says what is, and does no harm when it is read again."""
         path = f"{self._root}/{name}.journal"
         if self._disk.size(path) > 0 and self._disk.size(path + ".old") < 0:
             self._disk.rename(path, path + ".old")

@@ -26,3 +26,48 @@ def test_a_slow_disk_does_not_keep_new_topics_back(tmp_path: Path) -> None:
     assert {"first", "second"} <= known.keys()
     world.background.eager = True
     world.stop()
+
+
+def test_a_large_table_is_saved_in_steps_while_it_changes(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    offsets = world.core.offsets
+    for number in range(20_000):
+        offsets.commit(f"topic{number}", "group", 0, 1)
+    offsets.save()
+    steps = 0
+    while not (tmp_path / "config" / "consumerOffset.json").exists():
+        offsets.commit(f"meanwhile{steps}", "group", 0, 1)
+        offsets.delete(f"topic{19_999 - steps}", "group")
+        world.clock.advance(0)
+        steps += 1
+        assert steps < 100
+    world.stop()
+    again = World(tmp_path)
+    known = again.core.offsets
+    assert known.find("topic0", "group", 0) == 1
+    assert known.find("meanwhile0", "group", 0) == 1
+    assert known.find("topic19999", "group", 0) is None
+    again.stop()
+
+
+def test_what_is_noted_while_a_large_table_is_saved_survives_a_kill(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    offsets = world.core.offsets
+    for number in range(20_000):
+        offsets.commit(f"topic{number}", "group", 0, 1)
+    world.background.eager = False
+    noted = [f"topic{number}" for number in range(0, 20_000, 1999)]
+
+    def note() -> None:
+        for topic in noted:
+            offsets.commit_noted(topic, "group", 0, 7)
+
+    offsets.save()
+    world.clock.call_soon(note)  # between two steps
+    world.clock.advance(0)
+    world.background.run()
+    world.store.disk.unlock()  # as if the process had been killed
+    again = World(tmp_path)
+    assert {again.core.offsets.find(topic, "group", 0) for topic in noted} == {7}
+    assert again.core.offsets.find("topic5", "group", 0) == 1
+    again.stop()
