@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from firearrow.assembly import assemble_remote_proxy
 from firearrow.broker.registration import Registrar, RemoteNameServer
@@ -33,6 +34,8 @@ class Member:
     def start(self) -> None:
         cluster, settings = self._cluster, BrokerSettings()
         settings.recall_message_enable = True
+        for name, value in cluster.broker_settings.items():
+            setattr(settings, name, value)
         self.world = World(
             self._root, settings, clock=cluster.clock, name=self.name, address=self.address
         )
@@ -50,6 +53,7 @@ class Member:
             for name_server in NAME_SERVERS
         ]
         self._registrar = Registrar(settings, core.topics, cluster.clock, list(links))
+        core.cluster_queues.source = self._registrar.queues_of
         world = self.world
         cluster.network.serve(
             self.address,
@@ -72,7 +76,8 @@ class Member:
 class Cluster:
     """All of it. ``name_servers`` are running; ``brokers`` too."""
 
-    def __init__(self, root: Path, brokers: int = 1) -> None:
+    def __init__(self, root: Path, brokers: int = 1, **broker_settings: Any) -> None:
+        self.broker_settings = broker_settings
         self.clock = VirtualClock()
         self.network = VirtualNetwork(self.clock)
         self.name_servers = [self.name_server(index) for index in range(len(NAME_SERVERS))]

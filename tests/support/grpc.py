@@ -29,6 +29,7 @@ RESPONSES: dict[str, Any] = {
     "NotifyClientTermination": rpc.NotifyClientTerminationResponse,
     "ChangeInvisibleDuration": rpc.ChangeInvisibleDurationResponse,
     "RecallMessage": rpc.RecallMessageResponse,
+    "SyncLiteSubscription": rpc.SyncLiteSubscriptionResponse,
     "PullMessage": rpc.PullMessageResponse,
     "UpdateOffset": rpc.UpdateOffsetResponse,
     "GetOffset": rpc.GetOffsetResponse,

@@ -23,7 +23,9 @@ DELAY_MS_MAX: Final = 24 * 3600 * 1000
 RECOVERY_S_MAX: Final = 3600
 INVISIBLE_MS_MIN: Final = 10_000  # of a receive
 INVISIBLE_MS_MAX: Final = 12 * 3600 * 1000
+LITE_TOPIC_BYTES_MAX: Final = 64
 
+_lite_topic = re.compile(r"[a-zA-Z0-9_-]+").fullmatch
 _control = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 
 # ``MessageConst.STRING_HASH_SET``: users may not set these, and do not see them on delivery.
@@ -93,6 +95,25 @@ def group_name(group: v2.Resource) -> str:
     return name
 
 
+def lite_topic(name: str) -> None:
+    """Check the name of a lite topic.
+
+    Raises:
+        Refusal: ILLEGAL_LITE_TOPIC.
+    """
+    if not name.strip():
+        raise Refusal(v2.ILLEGAL_LITE_TOPIC, "lite topic cannot be the char sequence of whitespace")
+    if len(name.encode()) > LITE_TOPIC_BYTES_MAX:
+        raise Refusal(
+            v2.ILLEGAL_LITE_TOPIC, f"lite topic exceed the max size {LITE_TOPIC_BYTES_MAX}"
+        )
+    if not _lite_topic(name):
+        raise Refusal(
+            v2.ILLEGAL_LITE_TOPIC,
+            "lite topic can only contain alphanumeric characters, hyphens(-), and underscores(_)",
+        )
+
+
 def message(
     message: v2.Message,
     system: v2.SystemProperties,
@@ -144,6 +165,8 @@ def message(
                 v2.ILLEGAL_MESSAGE_GROUP, f"message group exceeds the max {GROUP_BYTES_MAX} bytes"
             )
         _text(group, v2.ILLEGAL_MESSAGE_GROUP, "message group")
+    if system.lite_topic:
+        lite_topic(system.lite_topic)
 
 
 def _user_properties(properties: Mapping[str, str]) -> None:

@@ -39,6 +39,7 @@ CONSUMERS: Final = {
     v2.LITE_PUSH_CONSUMER: "CONSUME_PASSIVELY",
     v2.LITE_SIMPLE_CONSUMER: "CONSUME_ACTIVELY",
 }
+LITE_CONSUMERS: Final = frozenset({v2.LITE_PUSH_CONSUMER, v2.LITE_SIMPLE_CONSUMER})
 
 
 class Client:
@@ -64,6 +65,11 @@ class Client:
     @property
     def group(self) -> str:
         return self.settings.subscription.group.name if self.settings else ""
+
+    @property
+    def lite(self) -> bool:
+        """Whether it consumes lite topics."""
+        return self.type in LITE_CONSUMERS
 
     def command(self, command: rpc.TelemetryCommand) -> bool:
         """Send a command; whether there was a stream to send it on."""
@@ -197,7 +203,7 @@ def _consumer(client: Client, settings: v2.Settings) -> dict[str, Any]:
     return {
         "groupName": client.group,
         "consumeType": CONSUMERS.get(client.type, "CONSUME_ACTIVELY"),
-        "messageModel": "CLUSTERING",
+        "messageModel": "LITE_SELECTIVE" if client.lite else "CLUSTERING",
         "consumeFromWhere": "CONSUME_FROM_LAST_OFFSET",
         "unitMode": False,
         "subscriptionDataSet": [

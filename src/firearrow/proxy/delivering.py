@@ -18,7 +18,7 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.grpc.protobuf import part
 from firearrow.protocol.remoting.headers import Header
-from firearrow.proxy import checks, convert
+from firearrow.proxy import checks, convert, lite
 from firearrow.proxy.backend import BrokerTopic
 from firearrow.proxy.clients import Client
 from firearrow.proxy.encoding import delivered
@@ -121,6 +121,8 @@ class Receive:
             end_receive(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), now)
 
     def _wanted(self, ext: dict[str, Any], body: bytes) -> list[tuple[Record, Receipt]]:
+        if self._client.lite:
+            return self._wanted_lite(ext, body)
         receipt_of, tags, attempts = self._receipts(ext), self._tags, self._attempts
         wanted = []
         for data in split_records(body):
@@ -135,6 +137,15 @@ class Receive:
                     self._client, self._group_name, self._topic, receipt, None
                 )
             elif record.reconsume_times >= attempts:
+                self._bury(record, receipt)
+            else:
+                wanted.append((record, receipt))
+        return wanted
+
+    def _wanted_lite(self, ext: dict[str, Any], body: bytes) -> list[tuple[Record, Receipt]]:
+        wanted = []
+        for record, receipt in lite.popped(ext, body, self._place.broker_name):
+            if record.reconsume_times >= self._attempts:
                 self._bury(record, receipt)
             else:
                 wanted.append((record, receipt))

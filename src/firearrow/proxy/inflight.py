@@ -85,6 +85,10 @@ class Renewals:
         found = messages.pop((message_id, receipt.key), None) if messages else None
         return found.receipt if found is not None else receipt
 
+    def of_client(self, client_id: str, group: str) -> int:
+        """How many messages a client works on."""
+        return len(self._table.get((client_id, group), ()))
+
     def find(self, client_id: str, group: str, message_id: str) -> Receipt | None:
         """The receipt of a message that is known by its id only (C++ sends no more)."""
         for (known, _), inflight in self._table.get((client_id, group), {}).items():

@@ -1,6 +1,7 @@
 """Receipt handles: which message of which pop; clients take them as they are (``ReceiptHandle``).
 
-The text is the broker's own handle (``POP_CK``) and, behind it, the commit log offset.
+The text is the broker's own handle (``POP_CK``), the commit log offset and, where it has one, the
+message's lite topic: not every client tells it when it acknowledges.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Receipt(NamedTuple):
 
     handle: Handle
     physical_offset: int
+    lite_topic: str = ""
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -32,7 +34,8 @@ class Receipt(NamedTuple):
         return handle.broker_name, handle.retry_flag, handle.queue_id, handle.offset
 
     def text(self) -> str:
-        return f"{self.handle.text()} {self.physical_offset}"
+        text = f"{self.handle.text()} {self.physical_offset}"
+        return f"{text} {self.lite_topic}" if self.lite_topic else text
 
     def visible_ms(self) -> int:
         """When the message becomes visible again."""
@@ -64,7 +67,7 @@ def parse_receipt(text: str) -> Receipt:
         physical = int(fields[_FIELDS - 1]) if len(fields) >= _FIELDS else -1
     except ValueError as error:
         raise Refusal(v2.INVALID_RECEIPT_HANDLE, str(error)) from None
-    return Receipt(handle, physical)
+    return Receipt(handle, physical, fields[_FIELDS] if len(fields) > _FIELDS else "")
 
 
 def unexpired(receipt: Receipt, now_ms: int) -> None:

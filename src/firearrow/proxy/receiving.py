@@ -12,7 +12,8 @@ from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.remoting.headers import Header
-from firearrow.proxy import checks
+from firearrow.protocol.remoting.lite_requests import POP_LITE_MESSAGE
+from firearrow.proxy import checks, lite
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.checks import milliseconds
 from firearrow.proxy.clients import Client, Clients
@@ -66,26 +67,30 @@ class Receiving:
 
         def with_places(places: list[BrokerTopic], group: Group | None) -> None:
             try:
+                if lite.parent_of(group) and not client.lite:
+                    # Nor before it has said what it is: it would get the parent's messages.
+                    raise Refusal(v2.UNRECOGNIZED_CLIENT_TYPE, "the group is for lite consumers")
                 place = _readable(places, request.message_queue.broker.name, topic)
             except Refusal as refusal:
                 end_receive(call, refusal.status, self._clock.now_ms())
                 return
-            fifo = group is not None and group.consume_message_orderly
             ext = {
                 "consumerGroup": group_name,
                 "topic": topic,
-                "queueId": "-1",
-                "maxMsgNums": str(min(max(1, request.batch_size), BATCH_MAX)),
                 "invisibleTime": str(invisible_ms),
                 "pollTime": str(polling_ms),
                 "bornTime": str(self._clock.now_ms()),
-                "initMode": INIT_MODE_MAX,
-                "expType": "SQL92" if request.filter_expression.type == v2.SQL else "TAG",
-                "exp": request.filter_expression.expression or "*",
-                "order": str(fifo).lower(),
             }
             if request.attempt_id:
                 ext["attemptId"] = request.attempt_id
+            count = str(min(max(1, request.batch_size), BATCH_MAX))
+            code = POP_LITE_MESSAGE
+            if client.lite:
+                ext |= {"clientId": client.client_id, "maxMsgNum": count}
+            else:
+                code = POP_MESSAGE
+                fifo = group is not None and group.consume_message_orderly
+                ext |= {"maxMsgNums": count, **_which(request, fifo=fifo)}
             receive = Receive(
                 self, self._waiting.discard, self._clock, call, client, request, place, group
             )
@@ -95,7 +100,7 @@ class Receiving:
             self._waiting.add(receive)
             timeout_s = polling_ms / 1000 + CALL_S
             give_up = client.channel.poll(
-                place.broker_name, POP_MESSAGE, ext, b"", timeout_s, receive.answered
+                place.broker_name, code, ext, b"", timeout_s, receive.answered
             )
 
             def left() -> None:
@@ -104,6 +109,11 @@ class Receiving:
 
             call.cancelled = left
 
+        if client.lite and self.renewals.of_client(client.client_id, group_name) > lite.UNACKED_MAX:
+            raise Refusal(
+                v2.FORBIDDEN,
+                f"the client has more than {lite.UNACKED_MAX} messages that are not acknowledged",
+            )
         self._backend.group(group_name, with_group)
 
     def _polling_ms(self, call: Call, client: Client, request: rpc.ReceiveMessageRequest) -> int:
@@ -151,15 +161,21 @@ class Receiving:
 
         for number, entry in enumerate(entries):
             try:
-                receipt = self._receipt(client, group, entry.message_id, entry.receipt_handle)
+                receipt = self._receipt(
+                    client, group, entry.message_id, entry.receipt_handle, entry.lite_topic
+                )
                 unexpired(receipt, self._clock.now_ms())
                 self.acknowledge(client, group, topic, receipt, _Indexed(number, done))
             except Refusal as refusal:
                 done(number, refusal.status)
 
-    def _receipt(self, client: Client, group: str, message_id: str, text: str) -> Receipt:
+    def _receipt(
+        self, client: Client, group: str, message_id: str, text: str, lite_topic: str
+    ) -> Receipt:
         """The newest receipt of the message; it is renewed no longer."""
         receipt = parse_receipt(text)
+        if lite_topic and not receipt.lite_topic:  # another proxy's
+            receipt = receipt._replace(lite_topic=lite_topic)
         return self.renewals.take(client.client_id, group, message_id, receipt)
 
     def acknowledge(
@@ -174,6 +190,8 @@ class Receiving:
             "extraInfo": handle.text(),
             "offset": str(handle.offset),
         }
+        if receipt.lite_topic:
+            ext["liteTopic"] = receipt.lite_topic
 
         def answered(header: Header | None, body: bytes) -> None:
             if done is not None:
@@ -194,7 +212,9 @@ class Receiving:
                 f"the invisible time of {invisible_ms} ms is not within 0 and "
                 f"{checks.INVISIBLE_MS_MAX}",
             )
-        receipt = self._receipt(client, group, request.message_id, request.receipt_handle)
+        receipt = self._receipt(
+            client, group, request.message_id, request.receipt_handle, request.lite_topic
+        )
         unexpired(receipt, self._clock.now_ms())
         inflight = Inflight(client, group, topic, receipt, receipt.handle.pop_ms)
 
@@ -209,9 +229,11 @@ class Receiving:
                     rpc.ChangeInvisibleDurationResponse(status=status(), receipt_handle=new.text())
                 )
 
-        self._renew(inflight, invisible_ms, changed)
+        self._renew(inflight, invisible_ms, changed, suspend=request.suspend)
 
-    def _renew(self, inflight: Inflight, invisible_ms: int, done: Any) -> None:
+    def _renew(
+        self, inflight: Inflight, invisible_ms: int, done: Any, *, suspend: bool = False
+    ) -> None:
         handle = inflight.receipt.handle
         try:
             topic = inflight.receipt.topic(inflight.topic, inflight.group)
@@ -226,6 +248,8 @@ class Receiving:
             "offset": str(handle.offset),
             "invisibleTime": str(invisible_ms),
         }
+        if inflight.receipt.lite_topic:
+            ext |= {"liteTopic": inflight.receipt.lite_topic, "suspend": str(suspend).lower()}
 
         def answered(header: Header | None, body: bytes) -> None:
             done(_changed(inflight.receipt, header))
@@ -241,7 +265,9 @@ class Receiving:
         topic = checks.topic_name(request.topic)
         group = checks.group_name(request.group)
         if request.receipt_handle:
-            receipt = self._receipt(client, group, request.message_id, request.receipt_handle)
+            receipt = self._receipt(
+                client, group, request.message_id, request.receipt_handle, request.lite_topic
+            )
         else:
             found = self.renewals.find(client.client_id, group, request.message_id)
             if found is None:
@@ -328,6 +354,18 @@ def _invisible_ms(request: rpc.ReceiveMessageRequest) -> int:
     return invisible_ms
 
 
+def _which(request: rpc.ReceiveMessageRequest, *, fifo: bool) -> dict[str, str]:
+    """Which messages of which queues a pop is for."""
+    expression = request.filter_expression
+    return {
+        "queueId": "-1",
+        "initMode": INIT_MODE_MAX,
+        "expType": "SQL92" if expression.type == v2.SQL else "TAG",
+        "exp": expression.expression or "*",
+        "order": str(fifo).lower(),
+    }
+
+
 def _readable(places: list[BrokerTopic], broker_name: str, topic: str) -> BrokerTopic:
     if not places:
         raise missing(places, topic)
@@ -359,4 +397,4 @@ def _changed(receipt: Receipt, header: Header | None) -> Receipt | None:
         old.queue_id,
         old.offset,
     )
-    return Receipt(handle, receipt.physical_offset)
+    return receipt._replace(handle=handle)

@@ -81,7 +81,7 @@ class _Draft(NamedTuple):
 
     ext: dict[str, str]
     body: bytes
-    group: str
+    group: str  # what decides about the queue; empty when any will do
     half: bool
 
 
@@ -147,7 +147,7 @@ class Sending:
             "k": "false",
             "m": "false",
         }
-        return _Draft(ext, body, system.message_group, half)
+        return _Draft(ext, body, system.message_group or system.lite_topic, half)
 
     def _target(self, topic: str, places: list[BrokerTopic]) -> _Target:
         target = self._targets.get(topic)

@@ -16,9 +16,10 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.grpc.reflection import Reflection
 from firearrow.protocol.remoting.command import Answer, NoFields, Request
+from firearrow.protocol.remoting.lite_requests import NOTIFY_UNSUBSCRIBE_LITE
 from firearrow.protocol.remoting.requests import CHECK_TRANSACTION_STATE
 from firearrow.protocol.remoting.session import Route
-from firearrow.proxy import checks, topics
+from firearrow.proxy import checks, lite, topics
 from firearrow.proxy.admin.brokers import Brokers
 from firearrow.proxy.admin.inspection import Inspection
 from firearrow.proxy.admin.service import Admin
@@ -65,6 +66,7 @@ class Proxy:
         self._sending = Sending(self.clients, backend, clock, settings)
         self._receiving = Receiving(self.clients, backend, clock)
         self._pulling = Pulling(self.clients, backend, clock)
+        self._lite = lite.LiteSubscriptions(self.clients, backend, clock)
         self.health = Health([SERVICE_NAME, ADMIN_NAME])
         self.authenticator: Authenticator | None = None  # before ``methods``
         self._relays = Relays(clock)
@@ -128,6 +130,7 @@ class Proxy:
                 rpc.RecallMessageResponse,
                 sending.recall,
             ),
+            **self._lite.unary(),
             **self._pulling.unary(),
         }
         table = {
@@ -210,7 +213,7 @@ class Proxy:
             if not places:
                 call.answer(rpc.QueryAssignmentResponse(status=missing(places, name).status))
                 return
-            fifo = group is not None and group.consume_message_orderly
+            fifo = group is not None and group.consume_message_orderly and not lite.parent_of(group)
             response = rpc.QueryAssignmentResponse(status=status())
             for place in places:
                 response.assignments.extend(
@@ -266,7 +269,10 @@ class Proxy:
             return None
 
         code = CHECK_TRANSACTION_STATE
-        return {code: Route("CHECK_TRANSACTION_STATE", CheckTransaction, check)}
+        return {
+            code: Route("CHECK_TRANSACTION_STATE", CheckTransaction, check),
+            NOTIFY_UNSUBSCRIBE_LITE: lite.notices(client),
+        }
 
 
 def _behind(

@@ -10,9 +10,9 @@ from firearrow.protocol.grpc import calls
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
-from firearrow.proxy import checks
+from firearrow.proxy import checks, lite
 from firearrow.proxy.backend import Backend
-from firearrow.proxy.clients import CONSUMERS, Client, Clients
+from firearrow.proxy.clients import CONSUMERS, LITE_CONSUMERS, Client, Clients
 from firearrow.proxy.convert import set_time
 from firearrow.proxy.refusal import Refusal, status
 
@@ -22,8 +22,6 @@ RETRIES: Final = 16  # of a group that does not exist yet
 LEVELS_S: Final = (1, 5, 10, 30, *range(60, 601, 60), 1200, 1800, 3600, 7200)
 RECEIVE_BATCH: Final = 32
 POLLING_S_MAX: Final = 20
-LITE_QUOTA: Final = 2000
-LITE_TOPIC_BYTES_MAX: Final = 64
 
 
 class TelemetrySettings(Protocol):
@@ -76,6 +74,30 @@ class Telemetry:
             checks.group_name(settings.subscription.group)
             if settings.client_type not in CONSUMERS:
                 raise Refusal(v2.UNRECOGNIZED_CLIENT_TYPE, v2.ClientType.Name(settings.client_type))
+            self._backend.group(
+                settings.subscription.group.name,
+                lambda group: self._with_group(client, settings, group),
+            )
+            return
+        self._accept(client, settings)
+
+    def _with_group(self, client: Client, settings: v2.Settings, group: Group | None) -> None:
+        try:
+            lite.check_settings(settings, group)
+        except Refusal as refusal:
+            self._call.end(calls.INVALID_ARGUMENT, refusal.text)
+            return
+        if client.settings is None and settings.client_type in LITE_CONSUMERS:
+            client.gone.append(lambda: lite.leave(client))
+            self._call.cancelled = lambda: self._lost(client)
+        self._accept(client, settings)
+
+    def _lost(self, client: Client) -> None:
+        """The stream broke: what waits for the client goes to others, until it comes back."""
+        if client.stream is self._call:
+            lite.leave(client)
+
+    def _accept(self, client: Client, settings: v2.Settings) -> None:
         client.settings = settings
         client.stream = self._call
         self._clients.register(client)
@@ -129,8 +151,8 @@ def merge_consumer(settings: v2.Settings, group: Group | None) -> None:
         subscription.receive_batch_size = RECEIVE_BATCH
     if group is not None or not subscription.HasField("long_polling_timeout"):
         set_time(subscription.long_polling_timeout, POLLING_S_MAX * 1000)
-    subscription.lite_subscription_quota = LITE_QUOTA
-    subscription.max_lite_topic_size = LITE_TOPIC_BYTES_MAX
+    subscription.lite_subscription_quota = lite.quota_of(group)
+    subscription.max_lite_topic_size = checks.LITE_TOPIC_BYTES_MAX
 
 
 def set_backoff(policy: v2.RetryPolicy, group_policy: dict[str, Any]) -> None:

@@ -60,7 +60,9 @@ class Orders(Protocol):
 
     @property
     def table(self) -> Mapping[Queue, Any]: ...
-    def blocked(self, queue: Queue, attempt_id: str | None, invisible_ms: int) -> bool: ...
+    def blocked(
+        self, queue: Queue, attempt_id: str | None, invisible_ms: int, now_ms: int
+    ) -> bool: ...
     def hand_out(
         self,
         queue: Queue,
@@ -143,7 +145,7 @@ class LitePopper:
     ) -> None:
         if self._offsets.take_reset(queue) is not None:
             self._orders.clear(queue)
-        if self._orders.blocked(queue, attempt_id, invisible_ms):
+        if self._orders.blocked(queue, attempt_id, invisible_ms, popped.pop_ms):
             return  # an event comes when it is free
         read, start = self._read(queue, room)
         if not read.count:
@@ -195,7 +197,9 @@ class LitePopper:
 
     def released(self, queue: Queue) -> None:
         """The queue may be free for the group: whoever gets it pops what is left."""
-        if not self._orders.blocked(queue, None, 0) and self.behind(queue[0], queue[1]):
+        if not self._orders.blocked(queue, None, 0, self._clock.now_ms()) and self.behind(
+            queue[0], queue[1]
+        ):
             self._events.dispatch(queue[0], queue[1])
 
     def behind(self, queue: str, group: str) -> bool:

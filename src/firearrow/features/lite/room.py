@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, Protocol
@@ -38,6 +39,8 @@ from firearrow.protocol.remoting.pop_requests import AckMessage, ChangeInvisible
 from firearrow.protocol.remoting.session import Route, answer
 from firearrow.store import api, lmq
 from firearrow.store.api import Put, PutStatus
+
+log = logging.getLogger(__name__)
 
 TOO_OLD_MS: Final = 500  # a request that comes so long after its poll time is over
 STOPPING: Final = "the broker is stopping"
@@ -155,6 +158,10 @@ class LiteRoom(BaseRoom):
         store = self._core.store
         store.on_arrival(self.lifetime.arrived, prefix=names.LMQ_PREFIX)
         store.on_arrival(self.events.arrived, prefix=names.LITE_PREFIX)
+        topics = self._core.topics
+        topics.attribute_listeners.append(self._attributes_changed)
+        for topic in topics.attributed:
+            self._attributes_changed(topic)
         self._orders.start()
         self.events.start()
         self.lifetime.start()
@@ -169,6 +176,14 @@ class LiteRoom(BaseRoom):
         self.events.stop()
         self.lifetime.stop()
         self._orders.stop()
+
+    def _attributes_changed(self, name: str) -> None:
+        if not self._dispatches and rules.is_parent(self._core.topics.attributed.get(name)):
+            log.warning(
+                "topic %s takes messages of lite topics, which this broker refuses: set "
+                "enableLmq=true and enableMultiDispatch=true in broker.conf, and restart",
+                name,
+            )
 
     def _check_later(self) -> None:
         delay_s = self._settings.lite_subscription_check_interval / 1000

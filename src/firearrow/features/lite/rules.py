@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from firearrow.model.group import Group
@@ -18,7 +19,7 @@ def is_parent(topic: Topic | None) -> bool:
 
 def expiration_minutes(topic: Topic) -> int:
     """How long a lite topic lives after its last message; zero or less: for ever."""
-    return int(topic.attributes.get(EXPIRATION, NEVER))
+    return _number(topic.attributes, EXPIRATION, NEVER)
 
 
 def parent_of(group: Group | None) -> str | None:
@@ -49,5 +50,15 @@ def _true(group: Group | None, key: str) -> bool:
 
 def events_max(group: Group | None, default: int) -> int:
     """How many lite topics with messages may wait for one client."""
-    limit = 0 if group is None else int(group.attributes.get("lite.sub.client.max.event.cnt", 0))
+    if group is None:
+        return default
+    limit = _number(group.attributes, "lite.sub.client.max.event.cnt", 0)
     return limit if limit > 0 else default
+
+
+def _number(attributes: Mapping[str, str], key: str, default: int) -> int:
+    """An attribute as a number; tables of another broker's may have anything."""
+    try:
+        return int(attributes.get(key, default))
+    except ValueError:
+        return default

@@ -69,12 +69,15 @@ def test_a_lite_topic_that_no_queue_can_have_is_refused(client: Connection, name
     assert client.pull(PARENT).code == 19
 
 
-def test_without_light_queues_a_lite_message_is_refused_not_lost(tmp_path: Path) -> None:
+def test_without_light_queues_a_lite_message_is_refused_not_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     world = lite_world(tmp_path, enable_lmq=False)
     client = world.connect()
     answer = client.produce(PARENT, b"x", properties="__LITE_TOPIC\x01d1\x02")
     assert answer.code == 13
     assert "enableLmq" in (answer.header.remark or "")
+    assert "enableLmq=true" in caplog.text
     assert client.produce("ordinary", b"x", properties="__LITE_TOPIC\x01d1\x02").code == 0
     world.stop()
 

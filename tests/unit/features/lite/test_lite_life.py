@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.brokers import Connection, World
+from tests.support.brokers import Connection, World, send_fields
 from tests.support.lite import (
     CLIENT_INFO,
     DISPATCH,
@@ -319,3 +319,37 @@ def test_an_offset_by_time_can_be_asked_for_a_lite_topic(world: World, client: C
     fields = {"topic": PARENT, "liteTopic": "d1", "queueId": 0}
     assert client.call(29, fields | {"timestamp": world.clock.now_ms() - 5}).ext["offset"] == "1"
     assert client.call(29, fields | {"timestamp": 0}).ext["offset"] == "0"
+
+
+# -- what lasts
+
+
+def test_an_acknowledgement_survives_a_kill(tmp_path: Path) -> None:
+    world = lite_world(tmp_path)
+    client = world.connect()
+    subscribe(client, "d1")
+    send(client, "d1", b"a", b"b", b"c")
+    for message in pop(client)[:2]:
+        assert ack(client, message).code == 0
+    world.store.disk.unlock()  # as if the process had been killed
+    again = lite_world(tmp_path, clock=world.clock)
+    client = again.connect()
+    subscribe(client, "d1", action="COMPLETE_ADD")
+    assert bodies(pop(client)) == [b"c"]
+    again.stop()
+
+
+def test_with_synchronous_flush_nothing_is_handed_out_before_it_is_on_the_disk(
+    tmp_path: Path,
+) -> None:
+    world = lite_world(tmp_path, flush_disk_type="SYNC_FLUSH")
+    client, producer = world.connect(), world.connect()
+    subscribe(client, "d1")
+    client.send(POP_LITE, pop_fields(pollTime=10_000))
+    producer.send(310, send_fields(PARENT, properties="__LITE_TOPIC\x01d1\x02"), b"x")
+    assert producer.received() == []
+    assert client.received() == []
+    world.clock.advance(1)
+    (answer,) = client.received()
+    assert bodies(got(answer)) == [b"x"]
+    world.stop()
