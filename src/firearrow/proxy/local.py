@@ -120,9 +120,11 @@ class _Line:
             waits = self._asking is not None
         finally:
             self._asking = before
+        if not waits:
+            return
         if answer is not None:
             done(*_values(opaque, answer))
-        elif waits:
+        else:
             timer = self._clock.call_later(timeout_s, self._give_up, opaque)
             self._waiting[opaque] = _Waiting(done, timer)
             if poll is not None:
@@ -164,6 +166,8 @@ class _Line:
         self.closed = True
 
     def notify(self, code: int, ext: dict[str, str] | None, body: bytes = b"") -> None:
+        if self.closed:
+            return
         header = Header(code, FLAG_ONE_WAY, 0, VERSION, LANGUAGE, None, ext)
         self._client.dispatch(header, b"", body, self)
 
