@@ -16,6 +16,7 @@ TOPIC = "GrpcBenchmark"
 BODY_BYTES = 128
 CALLS = {"connections": 8, "inflight": 8}
 CASE = "8x8 128 B"
+BATCH = 32
 SETTLE_S = 4.0  # key indexes are built behind the log, when nobody sends
 WARM_UP_RECEIVES_S = 10.0  # of Java, on top of the sends
 # More than any side takes in a second; what is left over waits for the next round.
@@ -24,34 +25,35 @@ DRAINED_MAX = 150_000
 
 
 def grpc(plan: Plan) -> Iterator[Result]:
-    """64 calls at a time; Java on every core, ours one process; then ours on one core."""
-    with Firearrow(plan.ports.ours) as ours, JavaLocal(plan.ports.java) as java:
-        for server in (ours, java):
-            _fill(server, 1000)
-            _call("consume", server, 1.0)  # the group is known, and reads from the start
-        _call("send", java, plan.java_warm_up_s)
-        _call("consume", java, min(WARM_UP_RECEIVES_S, plan.java_warm_up_s))
-        sends = in_turns(
-            plan.rounds,
-            [lambda s=server: _call("send", s, plan.seconds) for server in (ours, java)],  # type: ignore[misc]
-        )
-        yield from _compared("SendMessage", sends)
-        consumed = in_turns(
-            plan.rounds,
-            [lambda s=server: _backlog("consume", s, plan) for server in (ours, java)],  # type: ignore[misc]
-        )
-        yield from _compared("ReceiveMessage, AckMessage", consumed)
-        drained = in_turns(
-            plan.rounds,
-            [lambda s=server: _backlog("drain", s, plan) for server in (ours, java)],  # type: ignore[misc]
-        )
-        yield _least("ReceiveMessage, 32 each", "messages a second", 100_000, drained)
+    """64 calls at a time: ours on one core, then Java on every core and ours one process."""
     with Firearrow(plan.ports.ours, plan.server_core) as ours:
         _fill(ours, 1000)
         pinned = [
             _call("send", ours, plan.seconds, plan.generator_core) for _ in range(plan.rounds)
         ]
         yield _least("SendMessage, server on one core", "calls a second", 20_000, [pinned])
+    with Firearrow(plan.ports.ours) as ours, JavaLocal(plan.ports.java) as java:
+        for server in (ours, java):
+            _fill(server, 1000)
+            _call("consume", server, 1.0)  # the group is known, and reads from the start
+        _call("send", java, plan.java_warm_up_s)
+        _call("consume", java, min(WARM_UP_RECEIVES_S, plan.java_warm_up_s))
+        yield from _compared("SendMessage", _sides("send", plan, ours, java))
+        yield from _compared("ReceiveMessage, AckMessage", _sides("consume", plan, ours, java))
+        drained = _sides("drain", plan, ours, java)
+        yield _least("ReceiveMessage, 32 each", "messages a second", 100_000, drained)
+
+
+def _sides(mode: str, plan: Plan, ours: Firearrow, java: JavaLocal) -> list[list[Load]]:
+    def run(server: Firearrow | JavaLocal) -> Load:
+        if mode != "send":
+            _prepare(server, mode, plan)
+        result = _call(mode, server, plan.seconds)
+        if result["empty"] * BATCH > result["messages"] and mode != "send":
+            raise LoadError(f"{mode}: the backlog was too small, {result['empty']} got nothing")
+        return result
+
+    return in_turns(plan.rounds, [lambda: run(ours), lambda: run(java)])
 
 
 def _call(
@@ -65,20 +67,17 @@ def _call(
         program=GRPC_PROGRAM,
         topic=TOPIC,
         size=BODY_BYTES,
+        batch=BATCH,
         **CALLS,
         **timing,
     )
 
 
-def _backlog(mode: str, server: Firearrow | JavaLocal, plan: Plan) -> Load:
-    """Take from a backlog that is larger than what can be taken."""
+def _prepare(server: Firearrow | JavaLocal, mode: str, plan: Plan) -> None:
+    """Make the backlog larger than what can be taken."""
     a_second = CONSUMED_MAX if mode == "consume" else DRAINED_MAX
     _fill(server, round(a_second * (plan.seconds + ROUND_WARM_UP_S)))
     time.sleep(SETTLE_S * plan.scale)
-    result = _call(mode, server, plan.seconds)
-    if result["empty"]:
-        raise LoadError(f"{mode}: the backlog was too small, {result['empty']} receives got none")
-    return result
 
 
 def _fill(server: Firearrow | JavaLocal, count: int) -> None:
