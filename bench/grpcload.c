@@ -431,7 +431,10 @@ static void frame(struct connection *c, int kind, int flags, uint32_t stream, co
             }
         }
         if (stream == TELEMETRY_STREAM) {
-            if (flags & END_STREAM) fail("the Telemetry stream ended");
+            if (flags & END_STREAM) {
+                for (size_t i = 0; i < n; i++) fputc(data[i] >= ' ' && data[i] < 127 ? data[i] : ' ', stderr);
+                fail("the Telemetry stream ended");
+            }
             if (kind == DATA && !c->ready) begin_work(c);
             return;
         }
