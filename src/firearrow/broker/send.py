@@ -8,13 +8,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from firearrow.broker.send_checks import (
-    KEYS_MISSING,
-    SendChecks,
-    SendCheckSettings,
-    SendFields,
-    has_keys,
-)
+from firearrow.broker.send_checks import SendChecks, SendCheckSettings, SendFields
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.tails import UNIQUE_KEY, Tails
 from firearrow.broker.topics import Topics
@@ -147,8 +141,11 @@ class Sender:
         topic, queue_id = checked
         if request.fields.batch:
             return self._send_batch(request, topic, queue_id)
-        if topic.compacted and not has_keys((request.fields.properties or "").encode()):
-            return self._refuse(codes.MESSAGE_ILLEGAL, KEYS_MISSING)
+        if topic.compacted:
+            properties = (request.fields.properties or "").encode()
+            refusal = self._checks.refuse_compacted([(properties, request.body)])
+            if refusal is not None:
+                return refusal
         return self._send_one(request, topic.name, queue_id)
 
     # -- one message
@@ -281,8 +278,12 @@ class Sender:
             return self._refuse(codes.MESSAGE_ILLEGAL, str(error))
         if topic.batched and find_property(envelope, b"UNIQ_KEY") is not None:
             return self._send_inner_batch(request, topic.name, queue_id, len(items))
-        if topic.compacted and not all(has_keys(item.properties) for item in items):
-            return self._refuse(codes.MESSAGE_ILLEGAL, KEYS_MISSING)
+        if topic.compacted:
+            refusal = self._checks.refuse_compacted(
+                [(item.properties, item.body) for item in items]
+            )
+            if refusal is not None:
+                return refusal
         messages = [
             Message(
                 topic=topic.name,

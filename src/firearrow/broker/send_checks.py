@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from firearrow.broker.topics import Topics
@@ -15,11 +16,12 @@ from firearrow.protocol.remoting.requests import SendMessage, SendMessageV2
 
 SendFields = SendMessage | SendMessageV2
 PRIORITY: Final = b"_SYS_MSG_PRIORITY_"
-KEYS_MISSING: Final = "Required message key is missing"  # in a compaction topic
+ADDED_BYTES_MAX: Final = 1024  # to a message's properties and body, by the broker and the record
 
 
 class SendCheckSettings(Protocol):
     broker_permission: int
+    compaction_mapped_file_size: int
     region_id: str
     start_accept_send_request_time_stamp: int
     trace_on: bool
@@ -80,12 +82,22 @@ class SendChecks:
             return self.refuse(codes.TOPIC_NOT_EXIST, created)
         return created
 
+    def refuse_compacted(self, messages: Iterable[tuple[bytes, bytes]]) -> Reply | None:
+        """Why these messages (properties, body) have no place in a compaction topic, if so."""
+        size_max = self._settings.compaction_mapped_file_size * 9 // 10 - ADDED_BYTES_MAX
+        for properties, body in messages:
+            if not (find_property(properties, b"KEYS") or b"").strip():
+                return self.refuse(codes.MESSAGE_ILLEGAL, "Required message key is missing")
+            if len(properties) + len(body) > size_max:
+                return self.refuse(
+                    codes.MESSAGE_ILLEGAL,
+                    f"the message has {len(properties) + len(body)} bytes; with "
+                    f"compactionMappedFileSize as it is a compaction topic takes {size_max}",
+                )
+        return None
+
     def refuse(self, code: int, remark: str) -> Reply:
         return Reply(code, remark, self.ext)
-
-
-def has_keys(properties: bytes) -> bool:
-    return bool((find_property(properties, b"KEYS") or b"").strip())
 
 
 def _queue_of_priority(properties: str, topic: Topic, otherwise: int) -> int:

@@ -30,7 +30,6 @@ class StoreSettings(msgspec.Struct, kw_only=True):
     max_hash_slot_num: int = 5_000_000
     max_index_num: int = 20_000_000
     max_msgs_num_batch: int = 64
-    enable_compaction: bool = True
     compaction_mapped_file_size: int = 100 * 1024 * 1024
     compaction_cq_mapped_file_size: int = 10 * 1024 * 1024
     compaction_schedule_internal: int = 15 * 60 * 1000  # ms

@@ -93,6 +93,18 @@ def test_who_may_pull(world: World, client: Connection) -> None:
     assert (answer.code, answer.ext["forbiddenType"]) == (codes.NO_PERMISSION, "1")
 
 
+def test_a_topic_shrinks_first_for_producers_and_then_for_consumers(
+    world: World, client: Connection
+) -> None:
+    world.core.topics.create(Topic(name="orders", read_queues=8, write_queues=8))
+    client.produce("orders", b"last", queue_id=5)
+    world.core.topics.create(Topic(name="orders", read_queues=8, write_queues=4))
+    assert [r.body for r in client.pull("orders", queue_id=5).records()] == [b"last"]
+    world.core.topics.create(Topic(name="orders", read_queues=4, write_queues=4))
+    assert client.pull("orders", queue_id=5).code == codes.INVALID_PARAMETER
+    assert client.pull("orders", queue_id=3).code == codes.PULL_NOT_FOUND
+
+
 def test_a_push_consumer_needs_its_heartbeat(client: Connection) -> None:
     client.produce("orders", properties="TAGS\x01a\x02")
     client.produce("orders", properties="TAGS\x01b\x02")

@@ -126,6 +126,45 @@ def test_the_policy_is_chosen_when_the_topic_is_made(client: Connection) -> None
     assert make_topic(client, "-cleanup.policy", topic="other").code != codes.SUCCESS
 
 
+def test_a_batch_needs_keys_in_each_message(client: Connection) -> None:
+    make_topic(client)
+
+    def batch(*keys: str) -> Answered:
+        texts = [f"KEYS\x01{key}\x02" if key else "TAGS\x01t\x02" for key in keys]
+        return client.produce(TOPIC, b"".join(map(batch_item, texts)), batch=True)
+
+    assert batch("k1", "", "k2").code == 13
+    assert read_all(client) == {}
+    assert batch("k1", "k2").code == codes.SUCCESS
+    assert len(read_all(client)) == 2
+
+
+def batch_item(properties: str) -> bytes:
+    text = properties.encode()
+    head = bytes(12) + (1).to_bytes(4) + b"v" + len(text).to_bytes(2) + text
+    return (len(head) + 4).to_bytes(4) + head
+
+
+def test_a_message_must_fit_into_a_file(world: World, client: Connection) -> None:
+    make_topic(client)
+    answer = client.produce(TOPIC, bytes(7000), properties="KEYS\x01k\x02")
+    assert answer.code == 13
+    assert "compactionMappedFileSize" in (answer.header.remark or "")
+    for size in (6000, 100, 6000):
+        answer = client.produce(TOPIC, bytes(size), properties="KEYS\x01k\x02")
+        assert answer.code == codes.SUCCESS
+    compact(world)
+    assert len(read_all(client)) == 2  # what is in the last file, and the newest before it
+
+
+def test_a_topic_with_batch_queues_keeps_everything(world: World, client: Connection) -> None:
+    attributes = "+cleanup.policy=COMPACTION,+queue.type=BatchCQ"
+    assert make_topic(client, attributes).code == codes.SUCCESS
+    put_many(client, 40, keys=2)
+    compact(world)
+    assert len(read_all(client)) == 40
+
+
 # -- what is read
 
 

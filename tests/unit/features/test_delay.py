@@ -28,7 +28,16 @@ def test_a_delayed_message_arrives_when_it_is_due(world: World, client: Connecti
     world.clock.advance(0.2)
     (record,) = client.pull("orders", queue_id=2).records()
     assert record.body == b"later"
-    assert properties_of(record)["REAL_TOPIC"] == "orders"  # as Java leaves it
+    kept = properties_of(record)  # as Java leaves them
+    assert (kept["REAL_TOPIC"], kept["DELAY"]) == ("orders", "2")
+
+
+def test_the_first_level_is_a_second(world: World, client: Connection) -> None:
+    send(client, 1)
+    world.clock.advance(0.9)
+    assert arrived(client) == []
+    world.clock.advance(0.3)
+    assert arrived(client) == [b"later"]
 
 
 def test_the_answer_names_the_queue_that_was_asked_for(client: Connection) -> None:
