@@ -284,6 +284,13 @@ def _records(block: Block) -> Iterator[tuple[Entry, bytes]]:
 
 
 def _key(record: bytes) -> bytes:
-    """What tells a message's key from all others."""
-    key = find_property(record_properties(record), b"KEYS") or b""
+    """What tells a message's key from all others.
+
+    Raises:
+        OSError: the record's fields do not add up.
+    """
+    try:
+        key = find_property(record_properties(record), b"KEYS") or b""
+    except IndexError:
+        raise OSError(errno.EIO, "a record of its compaction log is damaged") from None
     return key if len(key) <= KEY_BYTES_MAX else hashlib.sha256(key).digest() + b"+"
