@@ -15,6 +15,7 @@ from tests.support.popping import bodies, pop
 from firearrow.codec.properties import format_properties
 from firearrow.model import codes
 from firearrow.model.clock import VirtualClock
+from firearrow.store.memory import MemoryDisk
 
 TOPIC = "prices"
 # Nine messages a file: the entries' file has room for ten.
@@ -475,3 +476,74 @@ def test_a_popped_message_that_the_commit_log_has_lost_is_given_again(
     world.clock.advance(15)
     again = pop(client, TOPIC, queueId=-1, maxMsgNums=32, invisibleTime=10_000, initMode=0)
     assert b"v0" in bodies(again)
+
+
+# -- faults
+
+
+def test_a_full_disk_delays_a_compaction_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    clock = VirtualClock()
+    disk = MemoryDisk(clock)
+    world = World(Path("/store"), clock=clock, disk=disk, **SIZES)
+    client = world.connect()
+    make_topic(client)
+    put_many(client, 60, keys=2)
+    clock.advance(5)
+    before = read_all(client)
+    disk.free_bytes = 0
+    clock.advance(3 * INTERVAL_S)
+    assert read_all(client) == before
+    told = [r.getMessage() for r in caplog.records if "cannot compact" in r.getMessage()]
+    assert len(told) == 1
+    assert "No space left on device" in told[0]
+    disk.free_bytes = 1 << 40
+    clock.advance(70)
+    assert len(read_all(client)) < 15
+    world.stop()
+
+
+def test_a_full_disk_delays_copies_and_holds_the_commit_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = VirtualClock()
+    disk = MemoryDisk(clock)
+    world = World(
+        Path("/store"), clock=clock, disk=disk, **SIZES, mapped_file_size_commit_log=65536
+    )
+    client = world.connect()
+    make_topic(client)
+    put_many(client, 3, keys=3)
+    assert len(read_all(client)) == 3  # this makes the group
+    disk.free_bytes = 0
+    clock.advance(5)
+    assert len(read_all(client)) == 3
+    disk.free_bytes = 1 << 40
+    for _ in range(400):
+        assert client.produce("filling", bytes(1000)).code == codes.SUCCESS
+    clock.advance(0.6)  # flushed
+    clock.jump_wall_clock(200 * 3600 * 1000)
+    world.store.delete_expired()
+    assert world.store.commit_log_range()[0] == 0  # not before they are copied
+    clock.advance(10)
+    world.store.delete_expired()
+    assert world.store.commit_log_range()[0] > 0
+    assert len(read_all(client)) == 3
+    assert len([r for r in caplog.records if "cannot write compaction" in r.getMessage()]) == 1
+    world.stop()
+
+
+def test_a_damaged_record_is_passed_over_and_told_once(
+    world: World, client: Connection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_topic(client)
+    put_many(client, 5, keys=5)
+    world.clock.advance(5)
+    path = tmp_path / "compaction/compactionLog/prices/0/00000000000000000000"
+    second = client.pull(TOPIC).records()[1].physical_offset
+    with path.open("r+b") as file:
+        file.seek(second)
+        file.write(bytes(40))
+    assert set(read_all(client)) == {0, 2, 3, 4}
+    assert set(read_all(client)) == {0, 2, 3, 4}
+    (told,) = [r.getMessage() for r in caplog.records if r.name.startswith("firearrow.store.comp")]
+    assert "message 1 of queue 0 of topic prices is unreadable" in told
