@@ -18,14 +18,14 @@ class CompactionRoom(BaseRoom):
     def __init__(self, store: CompactedTopics, topics: Topics) -> None:
         self._store = store
         self._topics = topics
-        for topic in filter(_is_compacted, list(topics.attributed.values())):
-            store.use(topic.name, made_now=False)
+        known = [topic.name for topic in topics.attributed.values() if _is_compacted(topic)]
+        store.use(known, made_now=False)
         topics.attribute_listeners.append(self._attributes_changed)
 
     def _attributes_changed(self, name: str) -> None:
         topic = self._topics.attributed.get(name)
         if topic is not None and _is_compacted(topic):
-            self._store.use(name, made_now=True)
+            self._store.use([name], made_now=True)
 
     def start(self) -> None:
         self._store.start()

@@ -3,15 +3,16 @@ newest message."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 
 class CompactedTopics(Protocol):
     """From ``use`` on a topic's queues are read from their compaction logs."""
 
-    def use(self, topic: str, *, made_now: bool) -> None:
-        """Copy, compact and serve the messages of a topic. One that was ``made_now`` has none of an
-        earlier topic with its name.
+    def use(self, topics: Collection[str], *, made_now: bool) -> None:
+        """Copy, compact and serve the messages of these topics. One that was ``made_now`` has none
+        of an earlier topic with its name.
 
         Raises:
             OSError: what is left of an interrupted write cannot be removed.

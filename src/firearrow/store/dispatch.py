@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from typing import Final
 
 from firearrow.codec.hashes import java_hash
@@ -50,7 +51,9 @@ class Dispatcher:
         self._tags_rules = tags_rules
         self._tags: dict[bytes, int] = {}
         self.shapes: dict[str, TopicShape] = {}
-        self._listeners: list[tuple[str | None, str, Arrival]] = []
+        # By topic; those of all topics stand under ``None``, with what the names begin with.
+        self._listeners: dict[str | None, list[tuple[int, str, Arrival]]] = {}
+        self._listener_count = 0
         # Whether a topic has batch queues; ``None`` for a topic that nobody knows. Asked once.
         self.batch_rule: Callable[[str], bool | None] = lambda topic: None
         # A topic's queues are in one of these: who finds none in the first looks into the other.
@@ -250,15 +253,19 @@ class Dispatcher:
         queue.min_offset = low
 
     def on_arrival(self, listener: Arrival, topic: str | None = None, *, prefix: str = "") -> None:
-        self._listeners.append((topic, prefix, listener))
-        for name, shape in self.shapes.items():
-            shape.listeners = self._listeners_of(name)
+        number = self._listener_count = self._listener_count + 1
+        self._listeners.setdefault(topic, []).append((number, prefix, listener))
+        shapes = self.shapes
+        for name in shapes if topic is None else shapes.keys() & {topic}:
+            shapes[name].listeners = self._listeners_of(name)
 
     def _listeners_of(self, name: str) -> tuple[Arrival, ...]:
+        """In the order in which they came."""
+        found = [*self._listeners.get(None, ()), *self._listeners.get(name, ())]
         return tuple(
             listener
-            for topic, prefix, listener in self._listeners
-            if topic in (None, name) and name.startswith(prefix)
+            for _, prefix, listener in sorted(found, key=itemgetter(0))
+            if name.startswith(prefix)
         )
 
     def forget(self, topic: str) -> list[ConsumeQueue]:

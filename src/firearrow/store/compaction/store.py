@@ -4,6 +4,7 @@ what they need of the commit log."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from firearrow.store import api
@@ -64,25 +65,25 @@ class CompactionStore:
 
     # -- topics
 
-    def use(self, topic: str, *, made_now: bool) -> None:
-        if topic in self.topics:
+    def use(self, topics: Collection[str], *, made_now: bool) -> None:
+        new = set(topics) - self.topics
+        if not new:
             return
         store = self._store
-        known = [queue for queue in self._queues.values() if queue.topic == topic]
-        if made_now and not any(t == topic and q.max_offset for (t, _), q in store.table.items()):
-            for queue in known:  # of an earlier topic with this name
-                self._drop(queue)
-            known = []
-        self.topics.add(topic)
-        store.reader.sources[topic] = self
-        for queue in known:
-            self._fit_to_log(queue)
-        for (name, queue_id), entries in list(store.table.items()):
-            if name == topic:
-                self._arrived(topic, queue_id, entries.max_offset, 0, 0, 0)
-        if topic not in self._listening:
-            self._listening.add(topic)
+        entries = {key: queue for key, queue in store.table.items() if key[0] in new}
+        used = {topic for (topic, _), queue in entries.items() if queue.max_offset}
+        for queue in [queue for queue in self._queues.values() if queue.topic in new]:
+            if made_now and queue.topic not in used:
+                self._drop(queue)  # of an earlier topic with this name
+            else:
+                self._fit_to_log(queue)
+        self.topics |= new
+        store.reader.sources.update(dict.fromkeys(new, self))
+        for (topic, queue_id), of_queue in entries.items():
+            self._arrived(topic, queue_id, of_queue.max_offset, 0, 0, 0)
+        for topic in new - self._listening:
             store.on_arrival(self._arrived, topic)
+        self._listening |= new
 
     def delete(self, topic: str) -> None:
         """The topic is deleted."""
