@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STEP_ENTRIES: Final = 256  # about half a millisecond
-STEP_BYTES: Final = 512 * 1024
-ROUND_BYTES: Final = 4 * 1024 * 1024
+STEP_BYTES: Final = 256 * 1024
+ROUND_BYTES: Final = 1024 * 1024
 ROUND_QUEUES: Final = 256
 RETRY_S: Final = 5.0
 
