@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from tests.support.brokers import Answered, Connection, World, properties_of, pu
 from tests.support.popping import bodies, pop
 
 from firearrow.codec.properties import format_properties
+from firearrow.codec.record import decode_record
 from firearrow.model import codes
 from firearrow.model.clock import VirtualClock
 from firearrow.store.memory import MemoryDisk
@@ -484,7 +487,7 @@ def test_a_popped_message_that_the_commit_log_has_lost_is_given_again(
 def test_a_full_disk_delays_a_compaction_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     clock = VirtualClock()
     disk = MemoryDisk(clock)
-    world = World(Path("/store"), clock=clock, disk=disk, **SIZES)
+    world = open_world(Path("/store"), clock, disk=disk)
     client = world.connect()
     make_topic(client)
     put_many(client, 60, keys=2)
@@ -507,9 +510,7 @@ def test_a_full_disk_delays_copies_and_holds_the_commit_log(
 ) -> None:
     clock = VirtualClock()
     disk = MemoryDisk(clock)
-    world = World(
-        Path("/store"), clock=clock, disk=disk, **SIZES, mapped_file_size_commit_log=65536
-    )
+    world = open_world(Path("/store"), clock, disk=disk, mapped_file_size_commit_log=65536)
     client = world.connect()
     make_topic(client)
     put_many(client, 3, keys=3)
@@ -547,3 +548,49 @@ def test_a_damaged_record_is_passed_over_and_told_once(
     assert set(read_all(client)) == {0, 2, 3, 4}
     (told,) = [r.getMessage() for r in caplog.records if r.name.startswith("firearrow.store.comp")]
     assert "message 1 of queue 0 of topic prices is unreadable" in told
+
+
+def test_files_are_rocketmqs_to_the_byte(world: World, client: Connection, tmp_path: Path) -> None:
+    """As ``CompactionLog`` and ``SparseConsumeQueue`` load them."""
+    make_topic(client)
+    put_many(client, 60, keys=7)
+    compact(world)
+    put(client, "k", "last", tag="TagA")
+    sent = client.pull(TOPIC, offset=60).records()[0].physical_offset  # in the commit log
+    from_commit_log = world.store.record(sent)
+    assert from_commit_log is not None
+    world.clock.advance(5)
+    logs, all_entries = (tmp_path / f"compaction/compaction{n}/prices/0" for n in ("Log", "Cq"))
+    names = sorted(path.name for path in logs.iterdir())
+    assert names == sorted(path.name for path in all_entries.iterdir())
+    log_bytes = 460 * 17  # 8000, to the nearest multiple of the entries' size
+    offsets: list[int] = []
+    for name in names:
+        log = (logs / name).read_bytes()
+        entries = (all_entries / name).read_bytes()
+        assert (len(log), len(entries)) == (log_bytes, 460)
+        assert int(name) % log_bytes == 0
+        position = int(name)
+        units = list(struct.iter_unpack(">qiqqqhii", entries))
+        used = next(n for n, unit in enumerate(units) if unit[0] < 0 or unit[1] <= 0)
+        for phy, size, tags_code, stored_ms, offset, messages, compacted, reserved in units[:used]:
+            assert phy == position
+            record = decode_record(log[phy - int(name) :][:size], check_crc=True)
+            assert (record.physical_offset, record.queue_offset) == (phy, offset)
+            assert (record.store_timestamp, messages, compacted, reserved) == (stored_ms, 1, -1, 0)
+            assert tags_code == (2598919 if offset == 60 else 0)  # "TagA".hashCode()
+            offsets.append(offset)
+            position += size
+        rest = log[position - int(name) :]
+        if name == names[-1]:
+            assert not any(rest)
+            assert not any(entries[used * 46 :])
+            own = log[phy - int(name) :][:size]
+            assert own[:28] + own[36:] == from_commit_log[:28] + from_commit_log[36:]
+        else:
+            assert rest[:8] == struct.pack(">iI", len(rest), 0xCBD43194)
+            assert units[used] == (-1, 0, 0, 0, 0, 0, -1, 0)
+    assert offsets == sorted(read_all(client))
+    assert int(names[-1]) > int(names[-2]) + log_bytes  # what was rewritten left a gap
+    saved = json.loads((tmp_path / "compaction/position-checkpoint").read_text())
+    assert saved == {"empty": False, "queueOffsetMap": {"prices_0": 53}}
