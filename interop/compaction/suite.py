@@ -29,6 +29,7 @@ PORTS = (32871, 32971)  # Java's and ours
 COMPACTED_SECONDS_MAX = 40
 SETTINGS = {
     "brokerName": "broker-a",
+    "mappedFileSizeCommitLog": 16 * 1024 * 1024,
     "mappedFileSizeConsumeQueue": 1000 * 20,
     "compactionCqMappedFileSize": 50 * 46,
     "compactionMappedFileSize": 40_000,
