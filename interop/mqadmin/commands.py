@@ -78,6 +78,18 @@ COMMANDS = [
     Command("consumeMessage -t MqadminTopic -b {name} -i 2 -o 0 -c 2"),
     Command("printMsg -t MqadminTopic -d true", unordered=True),
     Command("statsAll -t MqadminTopic", counts=True),
+    Command(
+        "updateTopic -b {broker} -t MqadminBatches -r 1 -w 1 -a +queue.type=BatchCQ",
+        "updateTopic, batch queues",
+    ),
+    Command("@batches MqadminBatches 3 5", compared=False),
+    Command("topicStatus -t MqadminBatches", "topicStatus, batch queues"),
+    Command("queryCq -t MqadminBatches -q 0 -i 0 -c 2 -b {broker}", "queryCq, batch queues"),
+    Command("queryMsgByKey -t MqadminBatches -k key7", "queryMsgByKey, batch queues"),
+    Command(
+        "queryMsgByOffset -t MqadminBatches -b {name} -i 0 -o 7", "queryMsgByOffset, batch queues"
+    ),
+    Command("consumeMessage -t MqadminBatches -b {name} -i 0 -o 0 -c 9", "batches are consumed"),
     Command("haStatus -b {broker}"),
     Command(
         "getBrokerConfig -b {broker}",

@@ -3,7 +3,9 @@ import java.io.ByteArrayOutputStream;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Base64;
+import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
@@ -52,6 +54,9 @@ public class Mqadmin {
             case "@produce":
                 produce(words[1], words[2], words[3], Integer.parseInt(words[4]), out);
                 break;
+            case "@batches":
+                batches(words[1], Integer.parseInt(words[2]), Integer.parseInt(words[3]));
+                break;
             case "@consume":
                 consume(words[1], words[2], words[3], Integer.parseInt(words[4]));
                 break;
@@ -77,6 +82,17 @@ public class Mqadmin {
             MessageQueue queue = new MessageQueue(topic, broker, i % 4);
             SendResult sent = producer.send(message, queue);
             out.println(sent.getMsgId() + " " + sent.getOffsetMsgId());
+        }
+    }
+
+    private static void batches(String topic, int count, int messages) throws Exception {
+        awaitBroker(topic);
+        for (int i = 0; i < count * messages; i += messages) {
+            List<Message> batch = new ArrayList<>();
+            for (int n = i; n < i + messages; n++) {
+                batch.add(new Message(topic, "tag", "key" + n, ("body " + n).getBytes()));
+            }
+            producer.send(batch);
         }
     }
 

@@ -105,12 +105,13 @@ def _ends_file(queue: BatchQueue, index: int, timestamp: int) -> bool:
 
 
 def entries(queue: BatchQueue, offset: int, count: int) -> list[Entry]:
-    """So many records from the one on that holds the message at ``offset``."""
+    """The records that hold the messages from ``offset`` to ``offset + count``."""
     if not queue.min_offset <= offset < queue.max_offset:
         return []
     return [
         Entry(unit.base, unit.physical_offset, unit.size, unit.tags_code, unit.messages)
         for unit in queue.units_from(queue.index_of(offset), count)
+        if unit.base < offset + count
     ]
 
 

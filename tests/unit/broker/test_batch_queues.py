@@ -417,6 +417,21 @@ def test_a_directory_of_the_wrong_kind_is_left_alone(
     again.stop()
 
 
+@pytest.mark.parametrize(
+    ("index", "count", "entries"), [(0, 2, 1), (0, 4, 2), (4, 1, 1), (6, 9, 0)]
+)
+def test_an_operator_sees_an_entry_for_each_batch(
+    client: Connection, index: int, count: int, entries: int
+) -> None:
+    create(client)
+    send(client, 3)
+    send(client, 3)
+    fields = {"topic": TOPIC, "queueId": 0, "index": index, "count": count}
+    body = client.call(321, fields).json()
+    assert (body["minQueueIndex"], body["maxQueueIndex"]) == (0, 6)
+    assert len(body["queueData"]) == entries
+
+
 def test_topic_statistics_tell_messages(world: World, client: Connection) -> None:
     create(client)
     send(client, 10)

@@ -199,6 +199,7 @@ def test_the_same_messages_become_the_same_files(stopped: Golden, tmp_path: Path
     assert len(log) > 3
     assert len(queues) > 30
     assert len(index) > 3
+    assert len(batches) > 3
 
 
 def test_the_checkpoint_says_when_the_last_record_was_stored(stopped: Golden) -> None:
