@@ -15,6 +15,15 @@ from interop.servers import FirearrowServer, JavaLocalServer, JavaServer, start_
 BROKER_STEP = 100  # between the ports of two brokers
 PROXY_PORT_ABOVE = 10  # of a proxy alone, above that of the first broker's own
 
+# Silent producers are asked about their transactions sooner than after 36 s, and what RocketMQ has
+# off unless asked for is on.
+BROKER_SETTINGS = {
+    "transactionCheckInterval": 3000,
+    "transactionTimeOut": 4000,
+    "enablePropertyFilter": "true",
+    "recallMessageEnable": "true",
+}
+
 KINDS: Mapping[str, type[FirearrowServer | JavaServer]] = {
     "firearrow": FirearrowServer,
     "java": JavaServer,

@@ -20,19 +20,10 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # so that `python interop/run.py` works from anywhere
 
 from interop import tables  # noqa: E402
-from interop.fleet import KINDS, Fleet  # noqa: E402
+from interop.fleet import BROKER_SETTINGS, KINDS, Fleet  # noqa: E402
 from interop.results import Report, Result, Server  # noqa: E402
 from interop.servers import FirearrowServer  # noqa: E402
 from interop.tables import word  # noqa: E402
-
-# Silent producers are asked about their transactions sooner than after 36 s, and what RocketMQ has
-# off unless asked for is on.
-BROKER_SETTINGS = {
-    "transactionCheckInterval": 3000,
-    "transactionTimeOut": 4000,
-    "enablePropertyFilter": "true",
-    "recallMessageEnable": "true",
-}
 
 
 class Suite(Protocol):

@@ -155,7 +155,7 @@ class Server:
         self._proxy: Proxy | None = None
         self._grpc: GrpcServer | None = None
         self._addresses: dict[str, str] = {}
-        self._broker_listeners: list[Listener] = []
+        self._client_listeners: list[Listener] = []
 
     def describe(self) -> str:
         """``namesrv=host:port broker=host:port store=dir``."""
@@ -275,7 +275,7 @@ class Server:
         core.update = lambda wanted: self._update_settings(wanted, store)
         store.start()
         self._stack.callback(broker.stop)
-        self._broker_listeners = [
+        self._client_listeners = [
             self._listen(sock, broker.routes(), broker.session_closed),
             self._listen(fast, broker.fast_routes(), broker.session_closed),
         ]
@@ -352,7 +352,7 @@ class Server:
         def remoting(peer: Peer) -> RemotingSession:
             return RemotingSession(peer, dispatcher, self.clock, broker.session_closed)
 
-        self._broker_listeners.append(self._start_proxy(proxy, sock, remoting))
+        self._client_listeners.append(self._start_proxy(proxy, sock, remoting))
 
     def _start_remote_proxy(self, sock: socket.socket) -> None:
         """In front of brokers elsewhere."""
@@ -365,7 +365,7 @@ class Server:
         def remoting(peer: Peer) -> RemotingSession:
             return RemotingSession(peer, dispatcher, self.clock, forwarding.closed)
 
-        self._start_proxy(proxy, sock, remoting)
+        self._client_listeners.append(self._start_proxy(proxy, sock, remoting))
 
     def _start_proxy(self, proxy: Proxy, sock: socket.socket, remoting: SessionFactory) -> Listener:
         """gRPC clients, and remoting ones on the same port."""
@@ -430,8 +430,8 @@ class Server:
             self._proxy.dismiss()
         if self.broker is not None:
             self.broker.dismiss()
-            for listener in self._broker_listeners:
-                listener.hang_up()
+        for listener in self._client_listeners:
+            listener.hang_up()
 
 
 def _port_of(sock: socket.socket) -> int:

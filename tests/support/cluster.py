@@ -33,7 +33,7 @@ class Member:
 
     def start(self) -> None:
         cluster, settings = self._cluster, BrokerSettings()
-        settings.recall_message_enable = True
+        settings.recall_message_enable = settings.enable_property_filter = True
         for name, value in cluster.broker_settings.items():
             setattr(settings, name, value)
         self.world = World(

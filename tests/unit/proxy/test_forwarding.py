@@ -110,7 +110,7 @@ def test_messages_go_to_the_broker_that_the_client_chose_and_come_from_it(
 
 
 def test_a_client_that_names_no_broker_is_served_where_there_is_one_only(
-    cluster: Cluster, client: Remote
+    cluster: Cluster, front: Front, client: Remote
 ) -> None:
     refused = client.call(310, send_fields("orders"), b"hello")
     assert refused.code == codes.VERSION_NOT_SUPPORTED
@@ -118,7 +118,37 @@ def test_a_client_that_names_no_broker_is_served_where_there_is_one_only(
     cluster.grpc.create_topic("alone")  # on the first broker
     assert client.call(310, send_fields("alone"), b"hello").code == codes.SUCCESS
     assert client.call(11, pull_fields("alone")).records()[0].body == b"hello"
-    assert client.call(310, send_fields("absent"), b"hello").code == codes.TOPIC_NOT_EXIST
+    refused = front.connect().call(310, send_fields("absent"), b"hello")
+    assert refused.code == codes.TOPIC_NOT_EXIST
+
+
+def test_a_transaction_is_ended_without_bname_where_the_client_deals_with_one_broker(
+    cluster: Cluster, client: Remote
+) -> None:
+    end = {
+        "producerGroup": "p",
+        "tranStateTableOffset": 0,
+        "commitLogOffset": 0,
+        "commitOrRollback": 8,
+    }
+    assert client.call(37, end).code == codes.VERSION_NOT_SUPPORTED
+    text = "UNIQ_KEY\x01id-1\x02TRAN_MSG\x01true\x02PGROUP\x01p\x02"
+    fields = {**send_fields("orders", properties=text), "n": "broker-b", "f": 4}
+    half = client.call(310, fields, b"half")
+    offset = int(half.ext["msgId"][16:], 16)
+    assert client.call(37, {**end, "commitLogOffset": offset}).code == codes.SUCCESS
+    assert [r.body for r in client.pull_from("broker-b").records()] == [b"half"]
+
+
+def test_a_message_is_sent_back_to_the_only_broker_of_its_topic(
+    cluster: Cluster, client: Remote
+) -> None:
+    cluster.grpc.create_topic("alone")
+    client.call(34, body=beat("client-0"))
+    client.call(310, send_fields("alone"), b"hello")
+    (record,) = client.call(11, pull_fields("alone")).records()
+    back = {"group": "readers", "offset": record.physical_offset, "delayLevel": 1}
+    assert client.call(36, {**back, "originTopic": "alone"}).code == codes.SUCCESS
 
 
 def test_a_pull_waits_for_a_message(front: Front, client: Remote) -> None:
@@ -193,6 +223,57 @@ def test_what_a_broker_asks_of_a_consumer_is_answered_by_it(
     front.clock.advance()
     (answer,) = [f for f in admin.received() if f.header.opaque == opaque]
     assert (answer.code, answer.body) == (0, b'{"properties":{}}')
+
+
+def test_a_popped_message_is_acknowledged_where_its_handle_says(
+    cluster: Cluster, client: Remote
+) -> None:
+    client.send_to("broker-b")
+    pop = {
+        "consumerGroup": "group",
+        "topic": "orders",
+        "queueId": -1,
+        "maxMsgNums": 8,
+        "invisibleTime": 30_000,
+        "pollTime": 0,
+        "bornTime": cluster.clock.now_ms(),
+        "initMode": 0,
+    }
+    popped = client.call(200050, {**pop, "bname": "broker-b"})
+    handle = f"0 {popped.ext['popTime']} 30000 {popped.ext['reviveQid']} 0 broker-b 0 0"
+    place = {"consumerGroup": "group", "topic": "orders", "queueId": 0, "offset": 0}
+    longer = {**place, "extraInfo": handle, "invisibleTime": 60_000}
+    changed = client.call(200053, longer)
+    assert changed.code == codes.SUCCESS
+    new = f"0 {changed.ext['popTime']} 60000 {changed.ext['reviveQid']} 0 broker-b 0 0"
+    assert client.call(200051, {**place, "extraInfo": new}).code == codes.SUCCESS
+    assert client.call(200051, {**place, "extraInfo": "nonsense"}).code != codes.SUCCESS
+    cluster.clock.advance(70)
+    assert not client.call(200050, {**pop, "bname": "broker-b"}).body
+
+
+def test_a_query_finds_the_messages_of_every_broker(cluster: Cluster, client: Remote) -> None:
+    for broker in BROKERS:
+        client.send_to(broker, broker.encode(), properties="KEYS\x01k\x02UNIQ_KEY\x01u\x02")
+    now = cluster.clock.now_ms()
+    wanted = {
+        "topic": "orders",
+        "key": "k",
+        "maxNum": 32,
+        "beginTimestamp": 0,
+        "endTimestamp": now + 1000,
+    }
+    cluster.clock.advance(5)
+    found = client.call(12, wanted)
+    assert sorted(record.body for record in found.records()) == [b"broker-a", b"broker-b"]
+    assert client.call(12, {**wanted, "key": "other"}).code == codes.QUERY_NOT_FOUND
+
+
+def test_a_wrong_expression_is_found_out_before_it_is_used(client: Remote) -> None:
+    for expression, code in (("a > 1", codes.SUCCESS), ("a >", codes.SUBSCRIPTION_PARSE_FAILED)):
+        subscription = {"topic": "orders", "subString": expression, "expressionType": "SQL92"}
+        body = {"clientId": "c", "group": "g", "subscriptionData": subscription}
+        assert client.call(46, body=msgspec.json.encode(body)).code == code
 
 
 def test_offsets_and_locks_are_kept_by_the_broker_of_the_queue(
@@ -271,7 +352,7 @@ def test_without_name_servers_routes_are_refused_and_known_brokers_serve(
     assert client.send_to("broker-a").code == codes.SUCCESS
 
 
-@pytest.mark.parametrize("code", [34, 41, 42, 400])
+@pytest.mark.parametrize("code", [34, 41, 42, 46, 400, 401, 200151])
 @pytest.mark.parametrize("body", [b"", b"\xff", b"[]", b'{"mqSet":[1]}', b'{"mqSet":{}}'])
 def test_odd_bodies_are_refused(client: Remote, code: int, body: bytes) -> None:
     assert client.call(code, {}, body).code in (codes.SYSTEM_ERROR, codes.TOPIC_NOT_EXIST)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from firearrow.broker import heartbeat
 from firearrow.codec import lenient_json
 from firearrow.codec.addresses import join_address
+from firearrow.features.pop.handles import HandleError, parse_handle
 from firearrow.model import codes, names
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import Answer, Caller, Reply, Request
@@ -32,7 +33,8 @@ TOPICS_MAX: Final = 1000  # of one client, whose brokers hear its heartbeats
 PULL_MESSAGE, LITE_PULL_MESSAGE, POP_MESSAGE = 11, 361, 200050
 GET_CONSUMER_LIST_BY_GROUP, GET_CONSUMER_CONNECTION_LIST = 38, 203
 LOCK_BATCH_MQ, UNLOCK_BATCH_MQ = 41, 42
-CHECK_CLIENT_CONFIG, QUERY_ASSIGNMENT = 46, 400
+CHECK_CLIENT_CONFIG, QUERY_ASSIGNMENT, SET_MESSAGE_REQUEST_MODE = 46, 400, 401
+QUERY_MESSAGE, BATCH_ACK_MESSAGE = 12, 200151
 
 # Requests that name their broker, by the field that does.
 _BNAME: Final = {
@@ -52,6 +54,7 @@ _BNAME: Final = {
     POP_MESSAGE: "POP_MESSAGE",
     200051: "ACK_MESSAGE",
     200053: "CHANGE_MESSAGE_INVISIBLETIME",
+    200054: "NOTIFICATION",
 }
 _SHORT_NAMES: Final = {
     310: "SEND_MESSAGE_V2",
@@ -119,10 +122,13 @@ class Forwarding:
             GET_CONSUMER_LIST_BY_GROUP: ("GET_CONSUMER_LIST_BY_GROUP", self._by_group),
             LOCK_BATCH_MQ: ("LOCK_BATCH_MQ", self._by_queues),
             UNLOCK_BATCH_MQ: ("UNLOCK_BATCH_MQ", self._by_queues),
-            CHECK_CLIENT_CONFIG: ("CHECK_CLIENT_CONFIG", lambda request: Reply()),
+            CHECK_CLIENT_CONFIG: ("CHECK_CLIENT_CONFIG", self._check),
+            QUERY_MESSAGE: ("QUERY_MESSAGE", self._query),
+            BATCH_ACK_MESSAGE: ("BATCH_ACK_MESSAGE", self._batch_ack),
             GET_ROUTEINFO_BY_TOPIC: ("GET_ROUTEINFO_BY_TOPIC", self._route),
             GET_CONSUMER_CONNECTION_LIST: ("GET_CONSUMER_CONNECTION_LIST", self._by_group),
             QUERY_ASSIGNMENT: ("QUERY_ASSIGNMENT", self._assignment),
+            SET_MESSAGE_REQUEST_MODE: ("SET_MESSAGE_REQUEST_MODE", self._mode),
         }
         return {code: Route(name, Ext, handler) for code, (name, handler) in table.items()}
 
@@ -140,24 +146,36 @@ class Forwarding:
     # -- to one broker
 
     def _by_name(self, request: Request[Ext]) -> Answer:
-        """The broker stands in the request, or is the only one of its topic."""
+        """The broker stands in the request, or there is only one that it can be for."""
         fields = request.fields
         short = request.code in _SHORT_NAMES
-        broker = fields.get("n" if short else "bname")
+        broker = fields.get("n" if short else "bname") or _of_handle(fields.get("extraInfo"))
+        topic = fields.get("b" if short else "topic") or fields.get("originTopic")
         if broker:
             self._forward(request, str(broker))
-        else:
-            self._by_topic(request, str(fields.get("b" if short else "topic", "")), only=True)
+        elif topic:
+            self._by_topic(request, str(topic), only=True)
+        elif not self._to_the_only_one(request):
+            return Reply(codes.VERSION_NOT_SUPPORTED, _NO_BNAME)
         return None
+
+    def _to_the_only_one(self, request: Request[Ext]) -> bool:
+        """Forward to the broker that the client deals with, if it is one only."""
+        known = self._client(request).brokers
+        if len(known) != 1:
+            return False
+        self._forward(request, next(iter(known)))
+        return True
 
     def _by_topic(self, request: Request[Ext], topic: str, *, only: bool = False) -> None:
         def found(places: list[BrokerTopic]) -> None:
             if isinstance(places, NobodyKnows):
                 answer(request, Reply(codes.SYSTEM_ERROR, places.fault))
             elif not places:
-                answer(request, Reply(codes.TOPIC_NOT_EXIST, f"topic {topic} has no broker"))
+                if not only or not self._to_the_only_one(request):
+                    answer(request, Reply(codes.TOPIC_NOT_EXIST, f"topic {topic} has no broker"))
             elif only and len(places) > 1:
-                answer(request, Reply(codes.VERSION_NOT_SUPPORTED, _NO_BNAME.format(topic)))
+                answer(request, Reply(codes.VERSION_NOT_SUPPORTED, _NO_BNAME))
             else:
                 self._forward(request, self._first([p.broker_name for p in places]))
 
@@ -180,6 +198,20 @@ class Forwarding:
             self._forward(request, self._first(sorted(client.brokers)))
         else:
             self._by_topic(request, names.RETRY_PREFIX + group)
+        return None
+
+    def _batch_ack(self, request: Request[Ext]) -> Answer:
+        broker = _body(request).get("brokerName")
+        if not isinstance(broker, str):
+            return Reply(codes.SYSTEM_ERROR, "the request names no broker")
+        self._forward(request, broker)
+        return None
+
+    def _check(self, request: Request[Ext]) -> Answer:
+        """Any broker of the topic can tell whether an expression is one."""
+        subscription = _body(request).get("subscriptionData")
+        topic = subscription.get("topic") if isinstance(subscription, dict) else None
+        self._by_topic(request, str(topic))
         return None
 
     def _assignment(self, request: Request[Ext]) -> Answer:
@@ -218,17 +250,35 @@ class Forwarding:
 
         def found(brokers: set[str]) -> None:
             client.brokers |= brokers
-            self._to_all(request, client.brokers)
+            self._to_all(request, client.brokers, _best)
 
         self._backend.brokers_of(topics | client.topics, found)
         return None
 
-    def _unregister(self, request: Request[Ext]) -> Answer:
-        self._to_all(request, self._client(request).brokers)
+    def _query(self, request: Request[Ext]) -> Answer:
+        """A client asks each broker of the topic; here all of them have one address."""
+        self._to_brokers_of(request, str(request.fields.get("topic", "")), _joined)
         return None
 
-    def _to_all(self, request: Request[Ext], brokers: Iterable[str]) -> None:
-        """Answered when all have; well when one was."""
+    def _mode(self, request: Request[Ext]) -> Answer:
+        self._to_brokers_of(request, str(_body(request).get("topic", "")), _best)
+        return None
+
+    def _to_brokers_of(self, request: Request[Ext], topic: str, join: Join) -> None:
+        def found(places: list[BrokerTopic]) -> None:
+            if not places:
+                answer(request, Reply(codes.TOPIC_NOT_EXIST, f"topic {topic} has no broker"))
+            else:
+                self._to_all(request, [place.broker_name for place in places], join)
+
+        self._backend.topic(topic, found)
+
+    def _unregister(self, request: Request[Ext]) -> Answer:
+        self._to_all(request, self._client(request).brokers, _best)
+        return None
+
+    def _to_all(self, request: Request[Ext], brokers: Iterable[str], join: Join) -> None:
+        """Answered when all have."""
         wanted = list(brokers)
         if not wanted:
             answer(request, Reply())
@@ -238,10 +288,7 @@ class Forwarding:
         def answered(header: Header | None, body: bytes) -> None:
             replies.append(_reply(header, body))
             if len(replies) == len(wanted):
-                best = min(replies, key=lambda reply: reply.code != codes.SUCCESS)
-                # Not the ext fields: they are about one broker, and make a client leave out next
-                # time what only this one knows.
-                answer(request, Reply(best.code, best.remark))
+                answer(request, join(replies))
 
         channel = self._client(request).channel
         for broker in wanted:
@@ -274,8 +321,34 @@ class Forwarding:
 
 
 _NO_BNAME: Final = (
-    "Request doesn't have field bname, and topic {} has several brokers: use a client of RocketMQ 5"
+    "Request doesn't have field bname, and there are several brokers: use a client of RocketMQ 5"
 )
+
+
+Join = Callable[[list[Reply]], Reply]
+
+
+def _best(replies: list[Reply]) -> Reply:
+    """Well when one broker said so. Without ext fields: they are about one broker, and would make a
+    client leave out of its next heartbeat what only this one knows."""
+    best = min(replies, key=lambda reply: reply.code != codes.SUCCESS)
+    return Reply(best.code, best.remark)
+
+
+def _joined(replies: list[Reply]) -> Reply:
+    """The messages of all brokers."""
+    found = [reply for reply in replies if reply.code == codes.SUCCESS]
+    if not found:
+        return replies[0]
+    return Reply(codes.SUCCESS, found[0].remark, found[0].ext, b"".join(r.body for r in found))
+
+
+def _of_handle(text: object) -> str:
+    """The broker of a popped message, as its handle says."""
+    try:
+        return parse_handle(str(text)).broker_name if text else ""
+    except HandleError:
+        return ""
 
 
 def shown_route(body: bytes, address: str, *, quoted: bool) -> Reply:
