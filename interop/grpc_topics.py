@@ -21,6 +21,7 @@ TYPES = {
     "transaction": "TRANSACTION",
     "priority": "PRIORITY",
 }
+SPREAD = ("simple", "push", "transaction", "delayed")  # over all brokers
 IN_ORDER = ("FIFO", "order")  # whose groups consume in order
 GIVES_UP = "dead letter"  # whose groups try a message three times
 ROOTS = "roots.pem"
@@ -51,11 +52,12 @@ def save_roots(proxy: str, folder: Path) -> dict[str, str]:
 def create_on_all(
     brokers: Sequence[str], run: str, scenarios: Iterable[str], policy: object = CUSTOMIZED
 ) -> None:
-    """As ``create_topics``. A simple consumer waits at one broker after the other: for what is in
-    order, and so in one queue, it would need more time than scenarios have patience."""
+    """As ``create_topics``; most on the first broker only. Simple consumers wait at one broker
+    after the other, longer than many scenarios have patience, and priorities are a broker's own."""
     scenarios = list(scenarios)
     create_topics(brokers[0], run, scenarios, policy)
-    spread = [s for s in scenarios if not any(word in s for word in IN_ORDER)]
+    in_order = {s for s in scenarios if any(word in s for word in IN_ORDER)}
+    spread = [s for s in scenarios if s not in in_order and any(word in s for word in SPREAD)]
     for broker in brokers[1:]:
         create_topics(broker, run, spread, policy)
 
