@@ -3,6 +3,8 @@
 python interop/run.py --json ours.json
 python interop/run.py --server java --json java.json
 python interop/record.py ours.json java.json
+
+Of two runs with the same server the later has the word on the clients in it.
 """
 
 from __future__ import annotations
@@ -43,6 +45,20 @@ class Run:
             document["about"],
             [Result(**result) for result in document["results"]],
         )
+
+
+def _joined(runs: Sequence[Run]) -> list[Run]:
+    """One run for each server."""
+    joined: dict[str, Run] = {}
+    for run in runs:
+        before = joined.get(run.server)
+        if before is not None:
+            again = {result.client for result in run.results}
+            kept = [result for result in before.results if result.client not in again]
+            parts = f"{', '.join(sorted(again))}: {run.about}"
+            run = Run(run.server, f"{before.about}\n{parts}", kept + run.results)
+        joined[run.server] = run
+    return list(joined.values())
 
 
 def _tables(results: Sequence[Result]) -> tuple[str, str]:
@@ -100,7 +116,7 @@ def _document(runs: Sequence[Run]) -> str:
 
 
 def main() -> int:
-    runs = [Run.read(Path(name)) for name in sys.argv[1:]]
+    runs = _joined([Run.read(Path(name)) for name in sys.argv[1:]])
     if not runs:
         print(__doc__)
         return 1

@@ -6,6 +6,13 @@
 
 #include "rocketmq/CredentialsProvider.h"
 
+namespace {
+
+// Clients that start at the same time make this library crash.
+std::mutex starting;
+
+}  // namespace
+
 std::string joined(Texts texts, bool sorted) {
   if (sorted) {
     std::sort(texts.begin(), texts.end());
@@ -84,6 +91,7 @@ Configuration World::configuration() const {
 
 Producer& World::producer() {
   if (producer_ == nullptr) {
+    std::lock_guard<std::mutex> lock(starting);
     // Orphans that begin with "kept" are committed.
     auto checker = [](const Message& message) {
       return message.body().rfind("kept", 0) == 0 ? TransactionState::COMMIT : TransactionState::ROLLBACK;
@@ -102,6 +110,7 @@ SimpleConsumer World::simple(FilterExpression filter) const {
 }
 
 SimpleConsumer World::simple_of(const std::string& of, const std::string& by, FilterExpression filter) const {
+  std::lock_guard<std::mutex> lock(starting);
   return SimpleConsumer::newBuilder()
       .withGroup(by)
       .withConfiguration(configuration())
@@ -116,6 +125,7 @@ std::shared_ptr<Inbox> World::push(Judge judge) {
     inbox->put(message);
     return judge(message) ? ConsumeResult::SUCCESS : ConsumeResult::FAILURE;
   };
+  std::lock_guard<std::mutex> lock(starting);
   // Never ended: the program ends anyway.
   new PushConsumer(PushConsumer::newBuilder()
                        .withGroup(group)
