@@ -22,6 +22,7 @@ JAVA_VERSION = "5.5.0"
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
 CURVE = "ec_paramgen_curve:prime256v1"
+NO_AUTHORITY = "basicConstraints=critical,CA:FALSE"
 NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1"
 PROXY_PORT_BELOW = 2830  # as ``firearrow`` chooses its gRPC port
 
@@ -289,7 +290,7 @@ class JavaLocalServer(JavaServer):
         certificate, key = self.directory / "tls.crt", self.directory / "tls.key"
         # Its routes name the address, whatever name a client used.
         openssl = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", CURVE, "-nodes"]
-        openssl += ["-subj", "/CN=localhost", "-addext", NAMES]
+        openssl += ["-subj", "/CN=localhost", "-addext", NAMES, "-addext", NO_AUTHORITY]
         openssl += ["-out", str(certificate), "-keyout", str(key)]
         subprocess.run(openssl, check=True, capture_output=True)
         endpoint = {

@@ -42,7 +42,8 @@ impl World {
         option.set_access_url(self.endpoint.replace("127.0.0.1", name));
         option.set_enable_tls(self.tls);
         option.set_timeout(Duration::from_secs(8));
-        option.set_long_polling_timeout(Duration::from_secs(5));
+        // It is the request's deadline too, and less than 5 s before that are refused.
+        option.set_long_polling_timeout(Duration::from_secs(10));
         option
     }
 
