@@ -53,10 +53,11 @@ def _joined(runs: Sequence[Run]) -> list[Run]:
     for run in runs:
         before = joined.get(run.server)
         if before is not None:
-            again = {result.client for result in run.results}
+            again = list(dict.fromkeys(result.client for result in run.results))
             kept = [result for result in before.results if result.client not in again]
-            parts = f"{', '.join(sorted(again))}: {run.about}"
-            run = Run(run.server, f"{before.about}\n{parts}", kept + run.results)
+            named = f"{again[0]} and {len(again) - 1} others" if again[1:] else again[0]
+            about = f"{before.about} Of a later run, {named}: {run.about}"
+            run = Run(run.server, about, kept + run.results)
         joined[run.server] = run
     return list(joined.values())
 

@@ -19,7 +19,7 @@ def grouped(results: Iterable[Result]) -> list[list[Result]]:
     for client, own in _by_client(results).items():
         names = {result.scenario for result in own if result.scenario != "(all)"}
         for group_names, group in groups:
-            if names & group_names or _is_part(client, group):
+            if names & group_names or (not names and _is_part(client, group)):
                 group_names |= names
                 group += own
                 break
