@@ -35,10 +35,12 @@ def grpc(plan: Plan) -> Iterator[Result]:
     with Firearrow(plan.ports.ours) as ours, JavaLocal(plan.ports.java) as java:
         for server in (ours, java):
             _fill(server, 1000)
-            _call("consume", server, 1.0)  # the group is known, and reads from the start
         _call("send", java, plan.java_warm_up_s)
-        _call("consume", java, min(WARM_UP_RECEIVES_S, plan.java_warm_up_s))
         yield from _compared("SendMessage", _sides("send", plan, ours, java))
+        for server in (ours, java):
+            _call("consume", server, 1.0)  # the group is known, and reads from the start
+        _fill(java, round(CONSUMED_MAX * plan.scale))
+        _call("consume", java, min(WARM_UP_RECEIVES_S, plan.java_warm_up_s))
         yield from _compared("ReceiveMessage, AckMessage", _sides("consume", plan, ours, java))
         drained = _sides("drain", plan, ours, java)
         yield _least("ReceiveMessage, 32 each", "messages a second", 100_000, drained)

@@ -431,9 +431,12 @@ static void frame(struct connection *c, int kind, int flags, uint32_t stream, co
             }
         }
         if (stream == TELEMETRY_STREAM) {
-            if (flags & END_STREAM) {
+            if (flags & END_STREAM) {  /* producers do without */
+                fprintf(stderr, "grpcload: the Telemetry stream ended:");
                 for (size_t i = 0; i < n; i++) fputc(data[i] >= ' ' && data[i] < 127 ? data[i] : ' ', stderr);
-                fail("the Telemetry stream ended");
+                fputc('\n', stderr);
+                if (strcmp(mode, "send")) exit(2);
+                if (!c->ready) begin_work(c);
             }
             if (kind == DATA && !c->ready) begin_work(c);
             return;
