@@ -3,6 +3,7 @@ process with its broker."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,12 +12,15 @@ from bench.plan import ROUND_WARM_UP_S, Plan, in_turns
 from bench.rates import RATE_TO_JAVA
 from bench.results import Result, Target
 from bench.servers import Firearrow, JavaLocal
+from interop.remoting import Remote
 
 TOPIC = "GrpcBenchmark"
 BODY_BYTES = 128
 CALLS = {"connections": 8, "inflight": 8}
 CASE = "8x8 128 B"
 BATCH = 32
+GROUP = "benchmark_consumer"
+UPDATE_SUBSCRIPTION_GROUP = 200
 SETTLE_S = 4.0  # key indexes are built behind the log, when nobody sends
 WARM_UP_RECEIVES_S = 10.0  # of Java, on top of the sends
 # More than any side takes in a second; what is left over waits for the next round.
@@ -35,6 +39,7 @@ def grpc(plan: Plan) -> Iterator[Result]:
     with Firearrow(plan.ports.ours) as ours, JavaLocal(plan.ports.java) as java:
         for server in (ours, java):
             _fill(server, 1000)
+            _create_group(server)
         _call("send", java, plan.java_warm_up_s)
         yield from _compared("SendMessage", _sides("send", plan, ours, java))
         for server in (ours, java):
@@ -80,6 +85,16 @@ def _prepare(server: Firearrow | JavaLocal, mode: str, plan: Plan) -> None:
     a_second = CONSUMED_MAX if mode == "consume" else DRAINED_MAX
     _fill(server, round(a_second * (plan.seconds + ROUND_WARM_UP_S)))
     time.sleep(SETTLE_S * plan.scale)
+
+
+def _create_group(server: Firearrow | JavaLocal) -> None:
+    """Java's proxy knows no group that nobody made."""
+    with Remote(server.broker) as broker:
+        answer = broker.call(
+            UPDATE_SUBSCRIPTION_GROUP, body=json.dumps({"groupName": GROUP}).encode()
+        )
+    if answer.code != 0:
+        raise LoadError(f"group {GROUP}: {answer}")
 
 
 def _fill(server: Firearrow | JavaLocal, count: int) -> None:
