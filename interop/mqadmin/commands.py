@@ -14,7 +14,7 @@ class Command:
     unordered: bool = False  # lines come in the order of a hash table
     keys_only: bool = False  # of lines "key : value"; the values are the server's own
     subset: bool = False  # our keys must be among Java's, which has settings of its own
-    ours: frozenset[str] = frozenset()  # but for these, which Java does not know
+    ours: tuple[str, ...] = ()  # lines that begin so are not compared: Java does not know them
     counts: bool = False  # its numbers depend on the moment of the last sample
     rates: str = ""  # a pattern of numbers that do
     may_come: str = ""  # what marks lines that are there once the client has come so far
@@ -53,7 +53,7 @@ COMMANDS = [
     Command("topicClusterList -t MqadminTopic"),
     Command("topicStatus -t MqadminTopic"),
     Command("topicStatus -t NoSuchTopic", "topicStatus, unknown"),
-    Command("brokerStatus -b {broker}", keys_only=True),
+    Command("brokerStatus -b {broker}", keys_only=True, ours=("grpcConnections", "grpcRefused")),
     Command("brokerConsumeStats -b {broker}", unordered=True),
     Command("consumerProgress", unordered=True, rates=r"\d+(?= \d+$)"),
     # The retry topic stands there once the client has committed it, some time after its start.
@@ -95,7 +95,7 @@ COMMANDS = [
         "getBrokerConfig -b {broker}",
         keys_only=True,
         subset=True,
-        ours=frozenset({"dedupKeysMax", "grpcServerPort"}),
+        ours=("dedupKeysMax", "grpcAuthenticationEnabled", "grpcServerPort", "grpcUsersFile"),
     ),
     Command("updateBrokerConfig -b {broker} -k fileReservedTime -v 48"),
     Command(

@@ -78,8 +78,9 @@ def differences(command: Command, ours: Output, java: Output) -> list[str]:
         left, right = ([x for x in lines if command.may_come not in x] for lines in (left, right))
     if rates := r"\b\d+\b" if command.counts else command.rates:
         left, right = ([re.sub(rates, "N", line) for line in lines] for lines in (left, right))
+    right = [line for line in right if not line.startswith(command.ours)]
     if command.subset:
-        return [f"+ {line}" for line in right if line not in left and line not in command.ours]
+        return [f"+ {line}" for line in right if line not in left]
     if command.unordered or command.keys_only:
         left, right = sorted(left), sorted(right)
     return [line for line in difflib.ndiff(left, right) if line[0] in "+-"]
