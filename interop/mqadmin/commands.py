@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command; ``{broker}``, ``{name}``, ``{id}``, ``{key}``, ``{clients}`` are filled in."""
+    """One command; ``{broker}``, ``{name}``, ``{id}``, ``{key}``, ``{traced}`` are filled in."""
 
     words: str
     title: str = ""
@@ -122,6 +122,9 @@ COMMANDS = [
         "setConsumeMode -b {broker} -t NoSuchTopic -g MqadminGroup -m POP",
         "setConsumeMode, unknown",
     ),
+    Command("@trace {namesrv} MqadminTracers MqadminTraced", compared=False),
+    Command("queryMsgTraceById -i {traced}", rates=r"\d+(?=ms)"),
+    Command("queryMsgTraceById -i NOSUCHID", "queryMsgTraceById, unknown"),
     Command("cleanUnusedTopic -b {broker}"),
     Command("cleanExpiredCQ -b {broker}"),
     Command("deleteExpiredCommitLog -b {broker}"),

@@ -55,12 +55,15 @@ def outputs(namesrv: str, broker: str) -> dict[str, Output]:
         first = mqadmin.run("clusterList")
         match = re.search(rf"(\S+)\s+\S+\s+{re.escape(broker)}", first)
         name = match[1] if match else "unknown"
-        values = {"namesrv": namesrv, "broker": broker, "name": name, "id": "", "key": ""}
+        values = {"namesrv": namesrv, "broker": broker, "name": name}
+        values |= {"id": "", "key": "", "traced": ""}
         for command in COMMANDS:
             started = time.monotonic()
             text = mqadmin.run(command.words.format(**values))
             if command.words.startswith("@produce"):
                 values["key"], values["id"] = text.splitlines()[3].split()
+            if command.words.startswith("@trace"):
+                values["traced"] = text.strip()
             if not command.compared and "Exception" in text:
                 raise RuntimeError(f"{command.words}: {text}")
             replaced = {broker: "127.0.0.1:BROKER", name: "NAME"}

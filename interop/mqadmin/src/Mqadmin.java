@@ -11,12 +11,14 @@ import java.util.concurrent.TimeUnit;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.consumer.rebalance.AllocateMessageQueueAveragely;
 import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageQueue;
+import org.apache.rocketmq.remoting.RPCHook;
 import org.apache.rocketmq.tools.command.MQAdminStartup;
 
 /**
@@ -60,6 +62,9 @@ public class Mqadmin {
             case "@consume":
                 consume(words[1], words[2], words[3], Integer.parseInt(words[4]));
                 break;
+            case "@trace":
+                trace(words[1], words[2], words[3], out);
+                break;
             case "@stop":
                 consumer.shutdown();
                 producer.shutdown();
@@ -94,6 +99,35 @@ public class Mqadmin {
             }
             producer.send(batch);
         }
+    }
+
+    /** One message, sent and consumed by clients that write traces; prints its unique id. */
+    private static void trace(String namesrv, String group, String topic, PrintStream out) throws Exception {
+        DefaultMQProducer sender = new DefaultMQProducer(group + "-producer", (RPCHook) null, true, null);
+        sender.setNamesrvAddr(namesrv);
+        sender.setInstanceName("traced-producer");
+        sender.start();
+        DefaultMQPushConsumer reader =
+            new DefaultMQPushConsumer(group, null, new AllocateMessageQueueAveragely(), true, null);
+        reader.setNamesrvAddr(namesrv);
+        reader.setInstanceName("traced-consumer");
+        reader.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
+        reader.subscribe(topic, "*");
+        CountDownLatch rest = new CountDownLatch(1);
+        reader.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+            rest.countDown();
+            return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+        });
+        SendResult sent = sender.send(new Message(topic, "traced", "trace-key", "traced".getBytes()));
+        reader.start();
+        if (!rest.await(30, TimeUnit.SECONDS)) {
+            throw new IllegalStateException("the traced message did not arrive");
+        }
+        Thread.sleep(500); // the consumer notes the end of the listener
+        reader.shutdown(); // both send what they have of their traces
+        sender.shutdown();
+        Thread.sleep(2000); // the traces are indexed
+        out.println(sent.getMsgId());
     }
 
     /** The broker of a topic; it tells the name server of a new one a moment after it made it. */
