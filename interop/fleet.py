@@ -22,6 +22,7 @@ BROKER_SETTINGS = {
     "transactionTimeOut": 4000,
     "enablePropertyFilter": "true",
     "recallMessageEnable": "true",
+    "useSeparateRetryQueue": "true",
 }
 
 KINDS: Mapping[str, type[FirearrowServer | JavaServer]] = {

@@ -16,6 +16,7 @@ import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendResult;
+import org.apache.rocketmq.common.TopicConfig;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -29,6 +30,7 @@ final class Pops {
     static {
         SCENARIOS.put("pop, later again", Pops::laterAgain);
         SCENARIOS.put("pop, forgotten", Pops::forgotten);
+        SCENARIOS.put("pop, priority", Pops::priority);
         SCENARIOS.put("pop concurrent", Pops::concurrent);
         SCENARIOS.put("pop, members", Pops::members);
         SCENARIOS.put("pop, tags", Pops::tags);
@@ -309,6 +311,40 @@ final class Pops {
         header.setBornTime(System.currentTimeMillis());
         World.same("the next ones", List.of("3", "4", "5"), texts(popping.pop(header)));
         return "";
+    }
+
+    /** A priority is a queue; the highest comes first, and again first when all come again. */
+    static String priority(World world) throws Exception {
+        DefaultMQProducer producer = world.producer();
+        Popping popping = popping(world, producer, send(world, producer, 0, 1));
+        popAll(popping, 60_000, 1);
+        TopicConfig topic = new TopicConfig(world.topic, 3, 3);
+        topic.setAttributes(Map.of("+message.type", "PRIORITY"));
+        popping.api.createTopic(popping.address, "TBW102", topic, 5000);
+        int[] priorities = {0, 2, 1, 9};
+        int[] queues = {0, 2, 1, 2};
+        for (int i = 0; i < priorities.length; i++) {
+            Message message = world.message("t", "k" + i, "" + priorities[i]);
+            message.setPriority(priorities[i]);
+            MessageQueue asked = new MessageQueue(world.topic, popping.broker, 0);
+            SendResult sent = producer.send(message, asked);
+            World.same("queue", queues[i], sent.getMessageQueue().getQueueId());
+        }
+        List<String> order = List.of("2", "9", "1", "0");
+        World.same("the first time", order, oneByOne(popping, order.size(), 3000));
+        Thread.sleep(15_000); // all of them have come again
+        World.same("the second time", order, oneByOne(popping, order.size(), 60_000));
+        return "";
+    }
+
+    private static List<String> oneByOne(Popping popping, int count, long invisible) throws Exception {
+        List<String> found = new ArrayList<>();
+        for (int i = 0; i < count; i++) {
+            PopMessageRequestHeader header = popping.header(invisible);
+            header.setMaxMsgNums(1);
+            found.addAll(texts(popping.pop(header)));
+        }
+        return found;
     }
 
     private static List<String> texts(List<MessageExt> messages) {

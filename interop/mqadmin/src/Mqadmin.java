@@ -123,8 +123,8 @@ public class Mqadmin {
         if (!rest.await(30, TimeUnit.SECONDS)) {
             throw new IllegalStateException("the traced message did not arrive");
         }
-        Thread.sleep(500); // the consumer notes the end of the listener
-        reader.shutdown(); // both send what they have of their traces
+        Thread.sleep(7000); // clients send what they have of their traces every 5 s
+        reader.shutdown();
         sender.shutdown();
         Thread.sleep(2000); // the traces are indexed
         out.println(sent.getMsgId());
