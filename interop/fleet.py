@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from interop.servers import FirearrowServer, JavaLocalServer, JavaServer, start_proxy
+from interop.servers import LIGHT_QUEUES, FirearrowServer, JavaLocalServer, JavaServer, start_proxy
 
 BROKER_STEP = 100  # between the ports of two brokers
 PROXY_PORT_ABOVE = 10  # of a proxy alone, above that of the first broker's own
@@ -23,6 +23,7 @@ BROKER_SETTINGS = {
     "enablePropertyFilter": "true",
     "recallMessageEnable": "true",
     "useSeparateRetryQueue": "true",
+    **LIGHT_QUEUES,
 }
 
 KINDS: Mapping[str, type[FirearrowServer | JavaServer]] = {

@@ -14,6 +14,7 @@ UPDATE_TOPIC, UPDATE_GROUP = 17, 200
 QUEUES = 4
 # A word of the scenario's name -> type of its topic; NORMAL otherwise.
 TYPES = {
+    "lite": "LITE",
     "FIFO": "FIFO",
     "order": "FIFO",
     "delayed": "DELAY",
@@ -22,6 +23,7 @@ TYPES = {
     "priority": "PRIORITY",
 }
 SPREAD = ("simple", "push", "transaction", "delayed")  # over all brokers
+LITE_QUOTA = 3
 IN_ORDER = ("FIFO", "order")  # whose groups consume in order
 GIVES_UP = "dead letter"  # whose groups try a message three times
 ROOTS = "roots.pem"
@@ -80,9 +82,10 @@ def create_topics(
             _create_topic(connection, topic, kind)
             if dead_letters and GIVES_UP in scenario:
                 _create_topic(connection, f"%DLQ%group-{topic}", "UNSPECIFIED")
-            _create_group(connection, scenario, f"group-{topic}", policy)
+            lite = _lite_attributes(topic, scenario) if kind == "LITE" else {}
+            _create_group(connection, scenario, f"group-{topic}", policy, lite)
             # Who reads the dead letters, or waits for what the first consumer never acknowledged.
-            _create_group(connection, "", f"group-{topic}-2", policy)
+            _create_group(connection, "", f"group-{topic}-2", policy, {})
 
 
 def _create_topic(connection: socket.socket, topic: str, kind: str) -> None:
@@ -100,15 +103,31 @@ def _create_topic(connection: socket.socket, topic: str, kind: str) -> None:
     _call(connection, UPDATE_TOPIC, fields, b"")
 
 
-def _create_group(connection: socket.socket, scenario: str, name: str, policy: object) -> None:
+def _create_group(
+    connection: socket.socket,
+    scenario: str,
+    name: str,
+    policy: object,
+    attributes: dict[str, str],
+) -> None:
     group = {
         "groupName": name,
         "consumeMessageOrderly": any(word in scenario for word in IN_ORDER),
         "consumeBroadcastEnable": False,
         "retryMaxTimes": 2 if GIVES_UP in scenario else 16,
         "groupRetryPolicy": policy,
+        **({"attributes": attributes} if attributes else {}),
     }
     _call(connection, UPDATE_GROUP, {}, json.dumps(group).encode())
+
+
+def _lite_attributes(topic: str, scenario: str) -> dict[str, str]:
+    attributes = {"+lite.bind.topic": topic}
+    if "exclusive" in scenario:
+        attributes["+lite.sub.model"] = "Exclusive"
+    if "quota" in scenario:
+        attributes["+lite.sub.client.quota"] = str(LITE_QUOTA)
+    return attributes
 
 
 def _call(connection: socket.socket, code: int, fields: dict[str, str], body: bytes) -> None:

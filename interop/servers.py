@@ -24,6 +24,7 @@ STOP_SECONDS_MAX = 60
 CURVE = "ec_paramgen_curve:prime256v1"
 NO_AUTHORITY = "basicConstraints=critical,CA:FALSE"
 NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+LIGHT_QUEUES = {"enableLmq": "true", "enableMultiDispatch": "true"}  # for lite topics
 PROXY_PORT_BELOW = 2830  # as ``firearrow`` chooses its gRPC port
 
 

@@ -16,6 +16,8 @@ from interop.program import cache_directory, run_program
 from interop.results import Report, Server
 
 SOURCES = Path(__file__).parent / "src"
+LITE_SOURCES = Path(__file__).parent / "lite"  # for clients that have lite topics
+LITE_SINCE = (5, 2)
 ARTIFACT = "rocketmq-client-java"
 
 
@@ -48,9 +50,16 @@ def unavailable() -> str | None:
     return missing_tools()
 
 
+def _sources(version: str) -> list[Path]:
+    folders = [SOURCES]
+    if tuple(map(int, version.split(".")[:2])) >= LITE_SINCE:
+        folders.append(LITE_SOURCES)
+    return [source for folder in folders for source in sorted(folder.glob("*.java"))]
+
+
 def _classes(version: str) -> Path:
     digest = hashlib.sha256()
-    for source in sorted(SOURCES.glob("*.java")):
+    for source in _sources(version):
         digest.update(source.read_bytes())
     return cache_directory("java") / f"grpc-{version}-{digest.hexdigest()[:12]}"
 
@@ -64,7 +73,7 @@ def prepare() -> None:
             shutil.rmtree(stale)
         building = classes.with_name(f"building-grpc-{version}")
         command = ["javac", "-nowarn", "--release", "11", "-d", str(building)]
-        command += ["-cp", f"{jars}/*", *map(str, sorted(SOURCES.glob("*.java")))]
+        command += ["-cp", f"{jars}/*", *map(str, _sources(version))]
         subprocess.run(command, check=True)
         building.rename(classes)
 

@@ -104,6 +104,35 @@ COMMANDS = [
     Command("updateTopicPerm -b {broker} -t MqadminTopic -p 4"),
     Command("topicRoute -t MqadminTopic", "topicRoute, read only"),
     Command("updateTopicPerm -b {broker} -t MqadminTopic -p 6", "updateTopicPerm, back"),
+    Command(
+        "updateTopic -b {broker} -t MqadminLite -r 4 -w 4 "
+        "-a +message.type=LITE,+lite.topic.expiration=30",
+        "updateTopic, lite",
+    ),
+    Command(
+        "updateSubGroup -b {broker} -g MqadminLiteGroup --attributes +lite.bind.topic=MqadminLite",
+        "updateSubGroup, lite",
+    ),
+    Command("@lite {broker} MqadminLite MqadminLiteGroup", "lite client"),
+    # Queues and offsets that a broker has of its own differ.
+    Command("getBrokerLiteInfo -b {broker} -d", rates=r"\d+ \d+(?= \d+$)"),
+    Command("getParentTopicInfo -p MqadminLite"),
+    Command("getParentTopicInfo -p MqadminTopic", "getParentTopicInfo, of another type"),
+    Command("getLiteTopicInfo -p MqadminLite -l a -s"),
+    Command("getLiteTopicInfo -p MqadminLite -l nothing -s", "getLiteTopicInfo, unknown"),
+    Command("getLiteClientInfo -p MqadminLite -g MqadminLiteGroup -c lite-client -s"),
+    Command(
+        "getLiteClientInfo -p MqadminLite -g MqadminLiteGroup -c nobody -s",
+        "getLiteClientInfo, unknown",
+    ),
+    Command("getLiteGroupInfo -p MqadminLite -g MqadminLiteGroup", rates=r"\d+(?= s ago)"),
+    Command(
+        "getLiteGroupInfo -p MqadminLite -g MqadminLiteGroup -l a",
+        "getLiteGroupInfo, lite topic",
+        rates=r"\d+(?= s ago)",
+    ),
+    Command("getLiteGroupInfo -p MqadminLite -g MqadminGroup", "getLiteGroupInfo, other group"),
+    Command("triggerLiteDispatch -p MqadminLite -g MqadminLiteGroup"),
     Command("@stop", compared=False),
     Command("consumerProgress -g MqadminGroup", "consumerProgress, offline", may_come="%RETRY%"),
     Command("resetOffsetByTime -g MqadminGroup -t MqadminTopic -s 1", unordered=True),

@@ -24,11 +24,13 @@ def jars() -> Path:
 
 def compile_runner() -> Path:
     """The folder with the compiled runner; its name has the source's hash."""
-    digest = hashlib.sha256((SOURCES / "Mqadmin.java").read_bytes()).hexdigest()[:12]
+    sources = sorted(SOURCES.glob("*.java"))
+    content = b"".join(source.read_bytes() for source in sources)
+    digest = hashlib.sha256(content).hexdigest()[:12]
     classes = cache_directory("java") / f"mqadmin-{VERSION}-{digest}"
     if not classes.exists():
         command = ["javac", "-nowarn", "-XDsuppressNotes", "--release", "11", "-d", str(classes)]
-        command += ["-cp", f"{jars()}/*", str(SOURCES / "Mqadmin.java")]
+        command += ["-cp", f"{jars()}/*", *map(str, sources)]
         subprocess.run(command, check=True)
     return classes
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it works from anyw
 
 from interop.mqadmin import suite
 from interop.mqadmin.commands import COMMANDS
-from interop.servers import FirearrowServer, JavaServer
+from interop.servers import LIGHT_QUEUES, FirearrowServer, JavaServer
 
 OUR_PORTS = 33876, 33911
 
@@ -22,8 +22,8 @@ def main() -> int:
         return 1
     suite.prepare()
     with (
-        JavaServer(*suite.JAVA_PORTS) as java,
-        FirearrowServer(*OUR_PORTS) as ours,
+        JavaServer(*suite.JAVA_PORTS, settings=LIGHT_QUEUES) as java,
+        FirearrowServer(*OUR_PORTS, settings=LIGHT_QUEUES) as ours,
         ThreadPoolExecutor(2) as pool,
     ):
         expected = pool.submit(suite.outputs, java.namesrv, java.broker)

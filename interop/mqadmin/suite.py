@@ -18,7 +18,7 @@ from interop.mqadmin.jvm import VERSION, Mqadmin, compile_runner
 from interop.mqadmin.mask import keys, mask
 from interop.program import run_alone
 from interop.results import Report, Result, Server
-from interop.servers import JavaServer
+from interop.servers import LIGHT_QUEUES, JavaServer
 
 TITLE = f"mqadmin {VERSION}"
 JAVA_PORTS = 32876, 32911
@@ -90,7 +90,7 @@ def differences(command: Command, ours: Output, java: Output) -> list[str]:
 
 
 def run(namesrv: str, report: Report, server: Server) -> None:
-    with ThreadPoolExecutor(1) as pool, JavaServer(*JAVA_PORTS) as java:
+    with ThreadPoolExecutor(1) as pool, JavaServer(*JAVA_PORTS, settings=LIGHT_QUEUES) as java:
         expected = pool.submit(outputs, java.namesrv, java.broker)
         found = outputs(namesrv, server.broker)
         wanted = expected.result()

@@ -48,6 +48,11 @@ public final class Main {
         ALL.put("gRPC wrong type", Scenarios::wrongType);
         ALL.put("gRPC wrong topic", Scenarios::wrongTopic);
         ALL.put("gRPC large body", Scenarios::large);
+        try { // only clients that have lite topics
+            Class.forName("LiteScenarios").getDeclaredMethod("addTo", Map.class).invoke(null, ALL);
+        } catch (ReflectiveOperationException without) {
+            // an older client
+        }
     }
 
     public static void main(String[] arguments) throws Exception {

@@ -65,6 +65,9 @@ public class Mqadmin {
             case "@trace":
                 trace(words[1], words[2], words[3], out);
                 break;
+            case "@lite":
+                new Lite(producer, words[1], words[2], words[3], out).run(producer, awaitBroker(words[2]));
+                break;
             case "@stop":
                 consumer.shutdown();
                 producer.shutdown();
