@@ -10,7 +10,7 @@ import msgspec
 
 from firearrow.broker.send_checks import SendChecks, SendCheckSettings, SendFields
 from firearrow.broker.stats import BrokerStats
-from firearrow.broker.tails import UNIQUE_KEY, Tails
+from firearrow.broker.tails import KEYS, UNIQUE_KEY, Tails
 from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
 from firearrow.codec.batch import (
@@ -113,6 +113,10 @@ class Sender:
         ):
             return self._handle_with_care(request)
         head, _, tail = (fields.properties or "").partition("\x02")
+        keys = ""
+        if head[:5] == KEYS:
+            keys = head + "\x02"
+            head, _, tail = tail.partition("\x02")
         known = self._known_tail(tail)
         if known is None or head[:9] != UNIQUE_KEY:
             return self._send_one(request, lane.name, queue_id)
@@ -120,7 +124,7 @@ class Sender:
             lane.name,
             queue_id,
             request.body,
-            head.encode() + known,
+            (keys + head).encode() + known,
             fields.born_timestamp,
             request.peer.remote_packed,
             fields.flag,
@@ -155,8 +159,7 @@ class Sender:
         given = fields.properties or ""
         properties, unique_key = self._complete(given)
         stored = properties.encode()
-        head, _, tail = given.partition("\x02")
-        self._tails.learn(head, tail, stored)
+        self._tails.learn(given, stored)
         message = Message(
             topic,
             queue_id,

@@ -1,8 +1,9 @@
 """Property strings seen before, so that an ordinary message is not looked through again.
 
-A client's property string begins with the unique key, which differs from message to message; what
-follows, its tail, is mostly the same for all messages of a producer. So what the broker found out
-about a tail once (no room asked for it, and what is stored in its place) holds for the next one.
+A client's property string begins with the unique key, or with keys of its own and then the unique
+key: these differ from message to message. What follows, its tail, is mostly the same for all
+messages of a producer. So what the broker found out about a tail once (no room asked for it, and
+what is stored in its place) holds for the next one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 UNIQUE_KEY: Final = "UNIQ_KEY\x01"
+KEYS: Final = "KEYS\x01"
 TAILS_MAX: Final = 1024
 TAIL_CHARS_MAX: Final = 512
 
@@ -23,12 +25,17 @@ class Tails:
         self._known: dict[str, bytes] = {}
         self.get = self._known.get
 
-    def learn(self, head: str, tail: str, stored: bytes) -> None:
-        """Remember the tail of ``head`` + 0x02 + ``tail``, which the broker stores as ``stored``.
+    def learn(self, properties: str, stored: bytes) -> None:
+        """Remember the tail of ``properties``, which the broker stores as ``stored``.
 
         Tails with keys are as good as never seen again, and not worth their room.
         """
-        if not head.startswith(UNIQUE_KEY) or len(tail) > TAIL_CHARS_MAX or "KEYS\x01" in tail:
+        head, _, tail = properties.partition("\x02")
+        if head.startswith(KEYS):
+            unique, _, tail = tail.partition("\x02")
+            stored = stored[len(head.encode()) + 1 :]
+            head = unique
+        if not head.startswith(UNIQUE_KEY) or len(tail) > TAIL_CHARS_MAX or KEYS in tail:
             return
         if self._marked(stored):
             return

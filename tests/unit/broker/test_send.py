@@ -143,6 +143,18 @@ def test_equal_properties_after_the_key_are_stored_alike_each_time(
     ]
 
 
+def test_keys_ahead_of_the_unique_key_are_stored_as_they_are_each_time(client: Connection) -> None:
+    given = [f"KEYS\x01clé {n}\x02UNIQ_KEY\x01id-{n}\x02WAIT\x01true\x02" for n in range(3)]
+    given.append("KEYS\x01id-4\x02WAIT\x01true\x02")  # the client gave no unique key
+    answers = [client.produce("orders", properties=properties) for properties in given]
+    unique = [answer.ext["transactionId"] for answer in answers]
+    assert unique[:3] == ["id-0", "id-1", "id-2"]
+    given[3] += f"UNIQ_KEY\x01{unique[3]}\x02"
+    added = "CLUSTER\x01DefaultCluster\x02MSG_REGION\x01DefaultRegion\x02TRACE_ON\x01true\x02"
+    records = client.pull("orders").records()
+    assert [r.properties.decode() for r in records] == [text + added for text in given]
+
+
 def test_a_room_sees_every_message_that_is_marked_for_it(client: Connection) -> None:
     client.produce("orders", b"now", properties="UNIQ_KEY\x01a\x02WAIT\x01true\x02")
     for properties in (
