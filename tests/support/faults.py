@@ -311,12 +311,6 @@ class FaultMapped:
         self._disk._step("reserve", self._path, writes=True)
         self._disk.blocks(self._file).update(range(start // PAGE, -(-end // PAGE)))
 
-    def warm(self, start: int, end: int) -> None:
-        """Reads only."""
-
-    def written_behind(self, start: int) -> None:
-        """Advice only."""
-
     def sync(self) -> None:
         self._disk._step("sync", self._path)
         self._disk._sync(self._file)

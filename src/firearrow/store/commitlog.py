@@ -156,8 +156,6 @@ class CommitLog:
             self._add(file)
         self.end = self.flushed = end
         self._current = self.file_of(end)
-        if self._current is not None:
-            self._current.mapped.written_behind(end - self._current.start)
         self._reserved = end
         self.easy_until = 0
 
@@ -230,7 +228,6 @@ class CommitLog:
             remaining = file.start + self.file_bytes - self.end
             at = self.end - file.start
             file.buffer[at : at + FILLER_BYTES] = _FILLER.pack(remaining, MAGIC_END_OF_FILE)
-            file.mapped.written_behind(self.file_bytes)
         self._next = None
         self._add(new)
         self._current = new
@@ -247,7 +244,6 @@ class CommitLog:
         except BaseException:
             mapped.close()
             raise
-        mapped.written_behind(0)
         return LogFile(start, path, mapped)
 
     def _reserve_now(self, needed: int) -> None:
@@ -274,13 +270,9 @@ class CommitLog:
         target = min(self.end + RESERVE_BYTES, stop)
         if target > start:
             self._reserving = True
-
-            def make_room() -> None:
-                file.mapped.reserve(start - file.start, target - file.start)
-                file.mapped.warm(start - file.start, target - file.start)
-
             self._background.submit(
-                make_room, lambda _, error: self._reserved_ahead(file, target, error)
+                lambda: file.mapped.reserve(start - file.start, target - file.start),
+                lambda _, error: self._reserved_ahead(file, target, error),
             )
         elif self._next is None and not self._preparing:
             self._preparing = True

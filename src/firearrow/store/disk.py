@@ -21,7 +21,6 @@ from firearrow.store.api import DiskUsage
 # Above so many files one sync of everything is cheaper than one for each.
 SYNC_EACH_MAX: Final = 64
 OPEN_FILES_MAX: Final = 256
-WARM_BYTES: Final = 1024 * 1024  # of one read
 LOCK_TEXT: Final = b"lock"
 _ZEROS: Final = bytes(1024 * 1024)
 _locked_here: set[str] = set()
@@ -46,12 +45,6 @@ class Mapped(Protocol):
 
     def reserve(self, start: int, end: int) -> None:
         """Give the range blocks on the disk. OSError (ENOSPC) when there are none."""
-
-    def warm(self, start: int, end: int) -> None:
-        """Bring the range into the page cache, so that writing to it is no wait for pages."""
-
-    def written_behind(self, start: int) -> None:
-        """From here on the file is going to be written, or is not read in order: no read-ahead."""
 
     def sync(self) -> None:
         """Bring everything written so far to the disk (blocks)."""
@@ -146,22 +139,6 @@ class RealMapped:
         while start < end:
             chunk = os.pread(self._fd, min(len(_ZEROS), end - start), start)
             start += os.pwrite(self._fd, chunk, start)
-
-    def warm(self, start: int, end: int) -> None:
-        # Reading does it in large pieces and without the GIL; madvise() and posix_fadvise() make
-        # single pages, which cost each later write four times as much.
-        for at in range(start, end, WARM_BYTES):
-            os.pread(self._fd, min(WARM_BYTES, end - at), at)
-
-    def written_behind(self, start: int) -> None:
-        # The first touch of a page is a read to the kernel, which makes megabytes of zero pages
-        # ahead of it when the device is set to read far ahead: a stall of 20 ms.
-        if hasattr(mmap, "MADV_RANDOM"):
-            start += -start % mmap.PAGESIZE
-            if start:
-                self._map.madvise(mmap.MADV_NORMAL, 0, min(start, len(self._map)))
-            if start < len(self._map):
-                self._map.madvise(mmap.MADV_RANDOM, start)
 
     def sync(self) -> None:
         _sync(self._fd)

@@ -42,7 +42,6 @@ class IndexFile:
     def __init__(self, name: str, mapped: Mapped, shape: Shape) -> None:
         self.name = name
         self.mapped = mapped
-        mapped.written_behind(0)  # hash slots are read here and there
         self._buffer = mapped.buffer
         self._shape = shape
         self._entries_at = HEADER_BYTES + shape.slots * SLOT_BYTES

@@ -69,12 +69,6 @@ class MemoryMapped:
     def reserve(self, start: int, end: int) -> None:
         self._disk.need_space()
 
-    def warm(self, start: int, end: int) -> None:
-        """Memory is warm."""
-
-    def written_behind(self, start: int) -> None:
-        """Nothing is read ahead here."""
-
     def sync(self) -> None:
         self._file.modified_ms = self._disk.now_ms()
 
