@@ -145,7 +145,7 @@ class _ProxysBroker:
 def assemble_proxy(settings: BrokerSettings, broker: Broker, clock: Clock) -> Proxy:
     """A proxy over a broker of the same process; not started."""
     view = _ProxysBroker(broker.core)
-    backend = LocalBackend(view, broker.routes(), broker.session_closed, clock)
+    backend = LocalBackend(view, broker.local_routes(), broker.session_closed, clock)
     return Proxy(settings, backend, clock)
 
 

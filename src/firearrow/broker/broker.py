@@ -168,6 +168,11 @@ class Broker:
             routes.update(room.routes())
         return routes
 
+    def local_routes(self) -> dict[int, Route]:
+        """What the main port serves, for callers in this process."""
+        sender = self._sender.in_process()
+        return {**self.routes(), **table({310: sender.handle})}
+
     def _admin_handlers(self) -> dict[int, Handler]:
         core = self.core
         address = f"{core.address[0]}:{core.address[1]}"

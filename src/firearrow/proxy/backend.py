@@ -16,6 +16,7 @@ from firearrow.model.group import Group
 from firearrow.model.topic import Topic
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.remoting.headers import Header
+from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Route
 from firearrow.proxy.refusal import Refusal
 
@@ -62,6 +63,16 @@ class Channel(Protocol):
         done: Done,
     ) -> None:
         """Send a request; ``done(None, b"")`` when no answer came."""
+
+    def send(
+        self,
+        broker_name: str,
+        fields: SendMessageV2,
+        body: bytes,
+        timeout_s: float,
+        done: Done,
+    ) -> None:
+        """Send a message: as ``call`` with SEND_MESSAGE_V2."""
 
     def poll(
         self,

@@ -114,26 +114,46 @@ def lite_topic(name: str) -> None:
         )
 
 
+def message_body(body: bytes, bytes_max: int) -> None:
+    """Check a message's body.
+
+    Raises:
+        Refusal: MESSAGE_BODY_EMPTY or MESSAGE_BODY_TOO_LARGE.
+    """
+    if not body:
+        raise Refusal(v2.MESSAGE_BODY_EMPTY, "message body cannot be empty")
+    if len(body) > bytes_max:
+        raise Refusal(
+            v2.MESSAGE_BODY_TOO_LARGE,
+            f"message body cannot exceed the max {bytes_max}, it has {len(body)}",
+        )
+
+
+def message_identity(message_id: str) -> None:
+    """Check a message's id.
+
+    Raises:
+        Refusal: ILLEGAL_MESSAGE_ID.
+    """
+    if not message_id.strip():
+        raise Refusal(v2.ILLEGAL_MESSAGE_ID, "message id cannot be blank")
+
+
 def message(
     message: v2.Message,
     system: v2.SystemProperties,
+    message_id: str,
     body: bytes,
     clock: Clock,
     body_bytes_max: int,
 ) -> None:
-    """Check one message to send, in the proxy's order. Its parts are given, since each reading of
-    them from the message costs.
+    """Check one message to send, in the proxy's order. Its system properties are given, since each
+    reading of them from the message costs; id and body may be gone from it.
 
     Raises:
         Refusal: with the code that says what is wrong.
     """
-    if not body:
-        raise Refusal(v2.MESSAGE_BODY_EMPTY, "message body cannot be empty")
-    if len(body) > body_bytes_max:
-        raise Refusal(
-            v2.MESSAGE_BODY_TOO_LARGE,
-            f"message body cannot exceed the max {body_bytes_max}, it has {len(body)}",
-        )
+    message_body(body, body_bytes_max)
     user_properties = message.user_properties
     tag, keys = system.tag, system.keys
     if user_properties:
@@ -144,8 +164,7 @@ def message(
         _text(key, v2.ILLEGAL_MESSAGE_KEY, "key")
     if user_properties or tag or keys:
         _property_bytes([*user_properties, *user_properties.values(), tag, *keys])
-    if not system.message_id.strip():
-        raise Refusal(v2.ILLEGAL_MESSAGE_ID, "message id cannot be blank")
+    message_identity(message_id)
     if (
         system.HasField("orphaned_transaction_recovery_duration")
         and system.orphaned_transaction_recovery_duration.seconds > RECOVERY_S_MAX

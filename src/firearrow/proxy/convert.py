@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from firearrow.codec.properties import NAME_END, VALUE_END
@@ -9,14 +10,15 @@ from firearrow.model import names
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.proxy.checks import milliseconds
 
+BORN_TIMESTAMP: Final = "BORN_TIMESTAMP"
 SYS_COMPRESSED: Final = 0x1
 SYS_PREPARED: Final = 0x4
 
 
 def properties_of(message: v2.Message, system: v2.SystemProperties, remote: str) -> dict[str, str]:
-    """The properties that a message with these system properties is stored with."""
-    # The broker finds the unique key fastest where it stands first.
-    properties = {"UNIQ_KEY": system.message_id}
+    """The properties that a message with these system properties is stored with, but for its
+    unique key, and without the value of BORN_TIMESTAMP: these differ from message to message."""
+    properties: dict[str, str] = {}
     user_properties = message.user_properties
     if user_properties:
         properties.update(user_properties)
@@ -25,7 +27,7 @@ def properties_of(message: v2.Message, system: v2.SystemProperties, remote: str)
         properties["TAGS"] = tag
     if keys and (text := " ".join(keys)):
         properties["KEYS"] = text
-    properties["BORN_TIMESTAMP"] = str(milliseconds(system.born_timestamp))
+    properties[BORN_TIMESTAMP] = ""
     born_host = system.born_host
     properties["__BORNHOST"] = born_host if born_host.strip() else remote
     properties["RECONSUME_TIME"] = str(system.delivery_attempt)
@@ -49,9 +51,9 @@ def properties_of(message: v2.Message, system: v2.SystemProperties, remote: str)
     return properties
 
 
-def property_text(properties: dict[str, str]) -> str:
+def property_text(properties: Iterable[tuple[str, str]]) -> str:
     """As in ``format_properties``."""
-    pieces = [f"{name}{NAME_END}{value}{VALUE_END}" for name, value in properties.items()]
+    pieces = [f"{name}{NAME_END}{value}{VALUE_END}" for name, value in properties]
     return "".join(pieces)
 
 

@@ -14,12 +14,16 @@ from firearrow.protocol.remoting.command import (
     FLAG_RESPONSE,
     LANGUAGE,
     VERSION,
+    Fields,
     Reply,
+    Request,
 )
 from firearrow.protocol.remoting.headers import Header, decode_frame
+from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
 from firearrow.proxy.backend import BrokerTopic, Done
 
+SEND_MESSAGE_V2: Final = 310
 PLACES_KNOWN_MAX: Final = 10_000
 
 
@@ -53,6 +57,16 @@ class LocalChannel:
         done: Done,
     ) -> None:
         self._line.ask(code, ext, body, timeout_s, done)
+
+    def send(
+        self,
+        broker_name: str,
+        fields: SendMessageV2,
+        body: bytes,
+        timeout_s: float,
+        done: Done,
+    ) -> None:
+        self._line.ask(SEND_MESSAGE_V2, fields, body, timeout_s, done)
 
     def poll(
         self,
@@ -103,20 +117,21 @@ class _Line:
     def ask(
         self,
         code: int,
-        ext: dict[str, str],
+        fields: dict[str, str] | Fields,
         body: bytes,
         timeout_s: float,
         done: Done,
         poll: _Poll | None = None,
     ) -> None:
+        """Ask the broker; ``fields`` as its handler reads them, or as texts."""
         if self.closed:
             done(None, b"")
             return
         self._opaque = opaque = (self._opaque + 1) & 0x7FFFFFFF
-        header = Header(code, 0, opaque, VERSION, LANGUAGE, None, ext)
+        request = Request(code, 0, opaque, VERSION, LANGUAGE, fields, body, poll or self, b"")
         before, self._asking = self._asking, (opaque, done)
         try:
-            answer = self._broker.dispatch(header, b"", body, poll or self)
+            answer = self._broker.answer(request)
             waits = self._asking is not None
         finally:
             self._asking = before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from firearrow.codec.hashes import consistent_hash, java_hash
 from firearrow.codec.message_id import parse_offset_message_id
@@ -14,31 +14,21 @@ from firearrow.model.clock import Clock
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
+from firearrow.protocol.grpc.protobuf import NUMBER, key, part, varint
 from firearrow.protocol.remoting.headers import Header
-from firearrow.proxy import checks, convert
+from firearrow.proxy import checks
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import Client, Clients
-from firearrow.proxy.convert import SYS_COMPRESSED, SYS_PREPARED
-from firearrow.proxy.refusal import Refusal, of_remoting, status
+from firearrow.proxy.drafts import Draft, Drafts, DraftSettings, send_fields
+from firearrow.proxy.refusal import OK, Refusal, of_remoting, status
 from firearrow.proxy.topics import accepted_types, type_name
 
 CALL_S: Final = 2.0
-SEND_MESSAGE_V2: Final = 310
 END_TRANSACTION: Final = 37
 RECALL_MESSAGE: Final = 370
 _COMMIT, _ROLLBACK, _UNKNOWN = "8", "12", "0"
 _RESOLUTIONS: Final = {v2.COMMIT: _COMMIT, v2.ROLLBACK: _ROLLBACK}
 TARGETS_MAX: Final = 10_000
-# By whether the body is compressed, and whether the message is half of a transaction.
-_SYS_FLAGS: Final = {
-    (zipped, half): str(zipped * SYS_COMPRESSED | half * SYS_PREPARED)
-    for zipped in (False, True)
-    for half in (False, True)
-}
-
-
-class SendingSettings(Protocol):
-    max_message_size: int
 
 
 class Transaction(NamedTuple):
@@ -73,16 +63,7 @@ def parse_transaction(text: str) -> Transaction:
         raise Refusal(v2.INTERNAL_SERVER_ERROR, "cannot found transaction data") from None
 
 
-Done = Callable[[rpc.SendMessageResponse], None]  # the response, if there were this message alone
-
-
-class _Draft(NamedTuple):
-    """A message that may be sent: its request, but for topic and queue."""
-
-    ext: dict[str, str]
-    body: bytes
-    group: str  # what decides about the queue; empty when any will do
-    half: bool
+Done = Callable[[v2.Status, bytes], None]  # what became of a message, and its encoded entry
 
 
 class WriteQueue(NamedTuple):
@@ -94,12 +75,11 @@ class Sending:
     """The producers' requests."""
 
     def __init__(
-        self, clients: Clients, backend: Backend, clock: Clock, settings: SendingSettings
+        self, clients: Clients, backend: Backend, clock: Clock, settings: DraftSettings
     ) -> None:
         self._clients = clients
         self._backend = backend
-        self._clock = clock
-        self._settings = settings
+        self._drafts = Drafts(clock, settings)
         self._turn = itertools.count()
         self._targets: dict[str, _Target] = {}
 
@@ -111,43 +91,24 @@ class Sending:
         if not messages:
             raise Refusal(v2.MESSAGE_CORRUPTED, "no message to send")
         first = messages[0]
-        topic = checks.topic_name(first.topic)
-        drafts = [self._draft(client, first)]
-        if len(messages) > 1:
-            if any(message.topic != first.topic for message in messages):
+        drafts = [self._drafts.make(first, client.address)]
+        shape = drafts[0].shape
+        for message in messages[1:]:
+            if message.topic != first.topic:
                 raise Refusal(v2.MESSAGE_CORRUPTED, "topic in message is not same")
-            drafts += [self._draft(client, message) for message in messages[1:]]
-        kind = _type_of(first.system_properties)
+            drafts.append(self._drafts.make(message, client.address))
 
         def found(places: list[BrokerTopic]) -> None:
             try:
-                target = self._target(topic, places)
-                target.check_type(kind)
+                target = self._target(shape.topic, places)
+                target.check_type(shape.kind)
                 done = _results(call, len(drafts))
                 for draft in drafts:
-                    self._store(client, topic, self._queue(target, draft.group), draft, next(done))
+                    self._store(client, self._queue(target, draft.shape.group), draft, next(done))
             except Refusal as refusal:
                 call.answer(rpc.SendMessageResponse(status=refusal.status))
 
-        self._backend.topic(topic, found)
-
-    def _draft(self, client: Client, message: v2.Message) -> _Draft:
-        system, body = message.system_properties, message.body
-        checks.message(message, system, body, self._clock, self._settings.max_message_size)
-        properties = convert.properties_of(message, system, client.address)
-        half = "TRAN_MSG" in properties
-        ext = {
-            "c": "TBW102",
-            "d": "4",
-            "f": _SYS_FLAGS[system.body_encoding == v2.GZIP, half],
-            "g": properties["BORN_TIMESTAMP"],
-            "h": "0",
-            "i": convert.property_text(properties),
-            "j": "0",
-            "k": "false",
-            "m": "false",
-        }
-        return _Draft(ext, body, system.message_group or system.lite_topic, half)
+        self._backend.topic(shape.topic, found)
 
     def _target(self, topic: str, places: list[BrokerTopic]) -> _Target:
         target = self._targets.get(topic)
@@ -172,17 +133,14 @@ class Sending:
             chosen = others[next(self._turn) % len(others)]
         return chosen
 
-    def _store(
-        self, client: Client, topic: str, queue: WriteQueue, draft: _Draft, done: Done
-    ) -> None:
-        ext, broker_name = draft.ext, queue.broker_name
-        ext["a"] = ext["b"] = topic
-        ext["e"] = str(queue.queue_id)
+    def _store(self, client: Client, queue: WriteQueue, draft: Draft, done: Done) -> None:
+        broker_name = queue.broker_name
 
         def stored(header: Header | None, body: bytes) -> None:
-            done(_result(header, broker_name, draft.half))
+            done(*_result(header, broker_name, draft.shape.half))
 
-        client.channel.call(broker_name, SEND_MESSAGE_V2, ext, draft.body, CALL_S, stored)
+        fields = send_fields(draft, queue.queue_id)
+        client.channel.send(broker_name, fields, draft.body, CALL_S, stored)
 
     # -- EndTransaction
 
@@ -272,24 +230,23 @@ class _Target:
 def _results(call: Call, count: int) -> Iterator[Done]:
     """What hears of each message's result; the last one answers the call."""
     if count == 1:
-        yield call.answer
+        yield lambda result, entry: call.answer(_response(result, entry))
         return
-    results: dict[int, rpc.SendMessageResponse] = {}
+    results: dict[int, tuple[v2.Status, bytes]] = {}
 
-    def done(index: int, result: rpc.SendMessageResponse) -> None:
-        results.setdefault(index, result)
+    def done(index: int, result: v2.Status, entry: bytes) -> None:
+        results.setdefault(index, (result, entry))
         if len(results) == count:
-            call.answer(_joined([results[number] for number in range(count)]))
+            statuses, entries = zip(*(results[number] for number in range(count)), strict=True)
+            call.answer(_response(overall(list(statuses)), *entries))
 
     for index in range(count):
         yield partial(done, index)
 
 
-def _joined(results: list[rpc.SendMessageResponse]) -> rpc.SendMessageResponse:
-    response = rpc.SendMessageResponse(status=overall([each.status for each in results]))
-    for each in results:
-        response.entries.extend(each.entries)
-    return response
+def _response(result: v2.Status, *entries: bytes) -> bytes:
+    head = _RESPONSE_OK if result is OK else part(1, result.SerializeToString())
+    return b"".join((head, *entries))
 
 
 def overall(statuses: list[v2.Status]) -> v2.Status:
@@ -299,45 +256,36 @@ def overall(statuses: list[v2.Status]) -> v2.Status:
     return status(v2.MULTIPLE_RESULTS)
 
 
-# Reading a message from bytes is several times faster than putting it together.
-_STORED_RESULT: Final = rpc.SendMessageResponse(
-    status=status(), entries=[rpc.SendResultEntry(status=status())]
-).SerializeToString()
+# Encoded by hand: that is several times faster than to put messages together.
+_RESPONSE_OK: Final = part(rpc.SendMessageResponse.STATUS_FIELD_NUMBER, OK.SerializeToString())
+_ENTRY: Final = rpc.SendMessageResponse.ENTRIES_FIELD_NUMBER
+_Entry = rpc.SendResultEntry
+_ENTRY_OK: Final = part(_Entry.STATUS_FIELD_NUMBER, OK.SerializeToString())
+_OFFSET: Final = key(_Entry.OFFSET_FIELD_NUMBER, NUMBER)
 
 
-def _result(header: Header | None, broker_name: str, half: bool) -> rpc.SendMessageResponse:
+def _result(header: Header | None, broker_name: str, half: bool) -> tuple[v2.Status, bytes]:
+    """What became of a message, and that as an entry of the response."""
     if header is None or header.code != codes.SUCCESS:
         refused = _refusal(header).status
-        return rpc.SendMessageResponse(
-            status=refused, entries=[rpc.SendResultEntry(status=refused)]
-        )
+        return refused, part(_ENTRY, rpc.SendResultEntry(status=refused).SerializeToString())
     ext = header.ext or {}
-    response = rpc.SendMessageResponse.FromString(_STORED_RESULT)
-    entry = response.entries[0]
-    unique_key = ext.get("transactionId", "")
-    entry.message_id = entry.transaction_id = unique_key
-    entry.offset = queue_offset = int(ext.get("queueOffset", 0))
+    unique_key = transaction_id = ext.get("transactionId", "")
+    queue_offset = int(ext.get("queueOffset", 0))
     place = parse_offset_message_id(ext.get("msgId", "")) if half else None
     if place is not None:
-        transaction = Transaction(broker_name, queue_offset, place[1], unique_key)
-        entry.transaction_id = transaction.text()
+        transaction_id = Transaction(broker_name, queue_offset, place[1], unique_key).text()
+    pieces = [
+        _ENTRY_OK,
+        part(_Entry.MESSAGE_ID_FIELD_NUMBER, unique_key.encode()),
+        part(_Entry.TRANSACTION_ID_FIELD_NUMBER, transaction_id.encode()),
+        _OFFSET,
+        varint(queue_offset),
+    ]
     if "recallHandle" in ext:
-        entry.recall_handle = ext["recallHandle"]
-    return response
+        pieces.append(part(_Entry.RECALL_HANDLE_FIELD_NUMBER, ext["recallHandle"].encode()))
+    return OK, part(_ENTRY, b"".join(pieces))
 
 
 def _refusal(header: Header | None) -> Refusal:
     return of_remoting(header.code, header.remark) if header is not None else of_remoting(-1, None)
-
-
-def _type_of(system: v2.SystemProperties) -> v2.MessageType.ValueType:
-    """The type that the message really has, whatever it says (``parseFromMessageProperty``)."""
-    if system.message_type == v2.TRANSACTION:
-        return v2.TRANSACTION
-    if system.HasField("delivery_timestamp"):
-        return v2.DELAY
-    if system.message_group:
-        return v2.FIFO
-    if system.HasField("priority"):
-        return v2.PRIORITY
-    return v2.LITE if system.lite_topic else v2.NORMAL

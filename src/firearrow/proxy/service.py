@@ -27,12 +27,13 @@ from firearrow.proxy.authentication import Authenticator
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import CONSUMERS, Client, Clients
 from firearrow.proxy.delivering import end_receive
+from firearrow.proxy.drafts import DraftSettings
 from firearrow.proxy.encoding import delivered
 from firearrow.proxy.pulling import Pulling
 from firearrow.proxy.receiving import Receiving
 from firearrow.proxy.refusal import Refusal, status
 from firearrow.proxy.relays import Relays
-from firearrow.proxy.sending import Sending, SendingSettings, Transaction
+from firearrow.proxy.sending import Sending, Transaction
 from firearrow.proxy.settings import Telemetry, TelemetrySettings
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ ADMIN_NAME: Final = "apache.rocketmq.v2.Admin"
 SERVICE: Final = f"/{SERVICE_NAME}/"
 
 
-class ProxySettings(SendingSettings, TelemetrySettings, Protocol):
+class ProxySettings(DraftSettings, TelemetrySettings, Protocol):
     """Every setting that the proxy reads."""
 
 

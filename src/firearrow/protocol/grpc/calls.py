@@ -40,8 +40,8 @@ class Call(Protocol):
     def end(self, code: int = OK, text: str = "") -> None:
         """End the response with a gRPC status."""
 
-    def answer(self, message: Message) -> None:
-        """The one message of a unary response, and its end."""
+    def answer(self, message: Message | bytes) -> None:
+        """The one message of a unary response, and its end; bytes are encoded already."""
 
 
 class Inbox(Protocol):

@@ -113,10 +113,10 @@ class StreamCall(Stream):
             connection.headers_only(self, _HEADERS + trailers)
         self._session.forget(self)
 
-    def answer(self, message: Message) -> None:
+    def answer(self, message: Message | bytes) -> None:
         if self.ended:
             return
-        data = message.SerializeToString()
+        data = message if isinstance(message, bytes) else message.SerializeToString()
         data = _PREFIX.pack(0, len(data)) + data
         self._session.connection.whole(self, _HEADERS, data, _TRAILERS_OK)
         self._session.forget(self)

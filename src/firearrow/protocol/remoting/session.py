@@ -75,26 +75,32 @@ class Dispatcher:
     def dispatch(self, header: Header, raw: bytes, body: bytes, caller: Caller) -> Answer:
         """Answer a request whose header is already decoded; what its handler did not foresee
         becomes SYSTEM_ERROR, as in RocketMQ."""
-        route = self._routes.get(header.code)
+        return self.answer(
+            Request(
+                header.code,
+                header.flag,
+                header.opaque,
+                header.version,
+                header.language,
+                header.ext or {},
+                body,
+                caller,
+                raw,
+            )
+        )
+
+    def answer(self, request: Request[Any]) -> Answer:
+        """Answer a request whose fields are those of its code, or still a dictionary of texts."""
+        route = self._routes.get(request.code)
         if route is None:
             return Reply(
-                codes.REQUEST_CODE_NOT_SUPPORTED, f" request type {header.code} not supported"
+                codes.REQUEST_CODE_NOT_SUPPORTED, f" request type {request.code} not supported"
             )
-        try:
-            fields = msgspec.convert(header.ext or {}, route.fields, strict=False)
-        except msgspec.ValidationError as error:
-            return Reply(codes.SYSTEM_ERROR, f"{route.name}: {error}")
-        request = Request(
-            header.code,
-            header.flag,
-            header.opaque,
-            header.version,
-            header.language,
-            fields,
-            body,
-            caller,
-            raw,
-        )
+        if request.fields.__class__ is not route.fields:
+            try:
+                request.fields = msgspec.convert(request.fields, route.fields, strict=False)
+            except msgspec.ValidationError as error:
+                return Reply(codes.SYSTEM_ERROR, f"{route.name}: {error}")
         try:
             return route.handler(request)
         except Exception as error:  # the peer must get an answer, the log the traceback

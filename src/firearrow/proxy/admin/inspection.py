@@ -164,7 +164,8 @@ class Inspection:
             answer = rpc.AdminSendMessageResponse(status=response.status, message_id=message_id)
             call.answer(answer)
 
-        self._sending.send(_Inner(call, sent), service_pb2.SendMessageRequest(messages=[message]))
+        inner = _Inner(call, sent, service_pb2.SendMessageResponse)
+        self._sending.send(inner, service_pb2.SendMessageRequest(messages=[message]))
 
     # -- clients
 
@@ -296,7 +297,7 @@ class Inspection:
 class _Inner:
     """A call inside of another: its answer goes to a callback."""
 
-    def __init__(self, outer: Call, done: Callable[[Any], None]) -> None:
+    def __init__(self, outer: Call, done: Callable[[Any], None], response: Any) -> None:
         self.remote = outer.remote
         self.local = outer.local
         self.metadata = {**outer.metadata, "x-mq-client-id": OPERATOR_ID}
@@ -305,6 +306,7 @@ class _Inner:
         self.cancelled: Callable[[], None] | None = None
         self._outer = outer
         self._done = done
+        self._response = response
 
     def send(self, *messages: Any) -> None:
         for message in messages:
@@ -317,6 +319,8 @@ class _Inner:
 
     def answer(self, message: Any) -> None:
         self.ended = True
+        if isinstance(message, bytes):
+            message = self._response.FromString(message)
         self._done(message)
 
 

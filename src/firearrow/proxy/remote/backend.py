@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from firearrow.model import codes
 from firearrow.model.clock import Clock
@@ -12,6 +14,7 @@ from firearrow.model.group import Group
 from firearrow.model.network import Network
 from firearrow.protocol.remoting.headers import OURS, Header, Identity
 from firearrow.protocol.remoting.link import Link
+from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
 from firearrow.proxy.backend import BrokerTopic, Done
 from firearrow.proxy.remote.brokers import Brokers, Known
@@ -20,6 +23,7 @@ from firearrow.proxy.remote.nameservers import NameServers
 from firearrow.proxy.remote.topics import TopicTable
 
 HEART_BEAT: Final = 34
+SEND_MESSAGE_V2: Final = 310
 UNREGISTER_CLIENT: Final = 35
 BEAT_S: Final = 2.0
 
@@ -116,6 +120,19 @@ class RemoteChannel:
 
         self._backend.brokers.find(broker_name, found)
 
+    def send(
+        self,
+        broker_name: str,
+        fields: SendMessageV2,
+        body: bytes,
+        timeout_s: float,
+        done: Done,
+    ) -> None:
+        """See ``Channel``."""
+        values = msgspec.to_builtins(fields)
+        ext = {name: _text(value) for name, value in values.items() if value is not None}
+        self.call(broker_name, SEND_MESSAGE_V2, ext, body, timeout_s, done)
+
     def poll(
         self,
         broker_name: str,
@@ -187,3 +204,8 @@ class RemoteChannel:
         self._closed = True
         for link in self._links.values():
             link.close()
+
+
+def _text(value: Any) -> str:
+    """A field as it is written."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
