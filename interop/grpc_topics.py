@@ -26,7 +26,6 @@ SPREAD = ("simple", "push", "transaction", "delayed")  # over all brokers
 LITE_QUOTA = 3
 IN_ORDER = ("FIFO", "order")  # whose groups consume in order
 GIVES_UP = "dead letter"  # whose groups try a message three times
-ROOTS = "roots.pem"
 
 CUSTOMIZED = {
     "type": "CUSTOMIZED",
@@ -46,7 +45,7 @@ def save_roots(proxy: str, folder: Path) -> dict[str, str]:
     """Keep the certificate that the gRPC endpoint shows in ``folder``; the environment that makes
     clients trust it which check certificates. It is for the name ``localhost``."""
     host, _, port = proxy.rpartition(":")
-    file = folder / ROOTS
+    file = folder / f"roots-{port}.pem"  # two servers may run side by side
     file.write_text(ssl.get_server_certificate((host, int(port)), timeout=10))
     return {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(file), "SSL_CERT_FILE": str(file)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Any, Self
 from firearrow.codec import lenient_json
 
 CALL_SECONDS_MAX = 15
+REQUESTS_MAX = 100_000  # of the server, that nobody looked at
 VERSION = 479  # V5_3_3: answers come in standard JSON where the server can
 _PREFIX = struct.Struct(">II")
 
@@ -44,6 +46,7 @@ class Remote:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stream = self._socket.makefile("rb")
         self._opaque = 0
+        self.requests: deque[tuple[dict[str, Any], bytes]] = deque(maxlen=REQUESTS_MAX)
 
     def call(
         self,
@@ -52,7 +55,7 @@ class Remote:
         body: bytes = b"",
         version: int = VERSION,
     ) -> Answer:
-        """Send a request and wait for its answer; requests of the server are passed over.
+        """Send a request and wait for its answer; requests of the server go to ``requests``.
 
         Raises:
             OSError: no answer in time, or the connection is gone.
@@ -64,6 +67,8 @@ class Remote:
                 return Answer(
                     header["code"], header.get("extFields") or {}, header.get("remark") or "", data
                 )
+            if not header["flag"] & 1:
+                self.requests.append((header, data))
 
     def ask(self, code: int, ext: Mapping[str, object] | None = None, body: bytes = b"") -> Answer:
         """``call``, where the answer must be SUCCESS.

@@ -8,9 +8,11 @@ import importlib
 import json
 import os
 import platform
+import queue
 import sys
 import time
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +26,9 @@ from interop.fleet import BROKER_SETTINGS, KINDS, Fleet  # noqa: E402
 from interop.results import Report, Result, Server  # noqa: E402
 from interop.servers import FirearrowServer  # noqa: E402
 from interop.tables import word  # noqa: E402
+
+LANE_STEP = 1000  # between the ports of two suites' servers
+LONGEST = {name: place for place, name in enumerate(("java", "grpc_java", "store", "order"))}
 
 
 class Suite(Protocol):
@@ -70,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     names = ",".join(sorted(path.parent.name for path in HERE.glob("*/suite.py")))
     parser.add_argument("--suite", default=names, help=f"comma-separated, of {names}")
     parser.add_argument("--client", default="", help="only clients with this in their title")
+    parser.add_argument("--jobs", type=int, default=2, help="so many suites at a time")
     parser.add_argument("--quick", action="store_true", help="no restart, one client of a suite")
     parser.add_argument("--json", type=Path, help="write every result to this file")
     parser.add_argument("--markdown", action="store_true", help="the table as Markdown")
@@ -82,48 +88,103 @@ def _wanted(suite: Suite, part: str, quick: bool) -> list[str]:
 
 
 def _run_suite(
-    name: str, options: argparse.Namespace, report: Report, only: Collection[str] = ()
+    name: str,
+    options: argparse.Namespace,
+    report: Report,
+    lane: int,
+    only: Collection[str] = (),
 ) -> None:
     """Run one suite against a server of its own; whatever stops it is a result of its clients."""
-    suite = cast(Suite, importlib.import_module(f"interop.{name}.suite"))
-    titles = _wanted(suite, options.client, options.quick)
-    if only and hasattr(suite, "choose"):
-        titles = [title for title in titles if title in only]
-    if not titles:
-        return
-
-    def every_client(detail: str, skipped: bool) -> None:
-        for title in titles:
-            report(Result(title, "(all)", False, 0.0, detail, skipped))
-
+    suite = _suite(name)
+    titles = _titles(suite, options, only)
     reason = suite.unavailable()
-    if reason is not None:
-        every_client(reason, skipped=True)
+    if reason is not None or not titles:
+        _report_every(titles, reason or "", report, skipped=True)
         return
     if choose := getattr(suite, "choose", None):
         choose(titles)
     try:
-        suite.prepare()
-        with _server(options) as server:
+        with _server(options, lane) as server:
             suite.run(server.namesrv, report, _NoRestart(server) if options.quick else server)
     except Exception as error:
-        every_client(f"the suite broke off: {error!r}", skipped=False)
+        _report_every(titles, f"the suite broke off: {error!r}", report)
+
+
+def _suite(name: str) -> Suite:
+    return cast(Suite, importlib.import_module(f"interop.{name}.suite"))
+
+
+def _titles(suite: Suite, options: argparse.Namespace, only: Collection[str] = ()) -> list[str]:
+    titles = _wanted(suite, options.client, options.quick)
+    if only and hasattr(suite, "choose"):
+        titles = [title for title in titles if title in only]
+    return titles
+
+
+def _report_every(titles: list[str], why: str, report: Report, *, skipped: bool = False) -> None:
+    for title in titles:
+        report(Result(title, "(all)", False, 0.0, why, skipped))
 
 
 def run(options: argparse.Namespace) -> list[Result]:
-    """One result for each client and scenario."""
-    results: list[Result] = []
+    """One result for each client and scenario, suite by suite."""
+    names = options.suite.split(",")
+    results: dict[str, list[Result]] = {name: [] for name in names}
+    prepared = [name for name in names if _prepare(name, options, _reporter(results[name]))]
+    _side_by_side(prepared, options, results)
+    for name in prepared:
+        results[name] = _second_try(name, options, results[name])
+    return [result for name in names for result in results[name]]
 
+
+def _prepare(name: str, options: argparse.Namespace, report: Report) -> bool:
+    """Fetch and build what a suite needs, before anything runs: some share what they build."""
+    suite = _suite(name)
+    titles = _titles(suite, options)
+    if not titles or suite.unavailable() is not None:
+        return True
+    if choose := getattr(suite, "choose", None):
+        choose(titles)
+    try:
+        suite.prepare()
+    except Exception as error:
+        _report_every(titles, f"could not be prepared: {error!r}", report)
+        return False
+    return True
+
+
+def _side_by_side(
+    names: list[str], options: argparse.Namespace, results: dict[str, list[Result]]
+) -> None:
+    """Suites mostly wait, for a redelivery or a consumer's turn: so many at a time as there are
+    lanes, the longest first."""
+    lanes: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for lane in range(options.jobs):
+        lanes.put(lane)
+
+    def run_one(name: str) -> None:
+        lane = lanes.get()
+        try:
+            _run_suite(name, options, _reporter(results[name]), lane)
+        finally:
+            lanes.put(lane)
+
+    order = sorted(names, key=lambda name: (LONGEST.get(name, len(LONGEST)), name))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(run_one, order))
+
+
+def _reporter(results: list[Result]) -> Report:
     def report(result: Result) -> None:
         results.append(result)
-        what = f"{word(result):4} {result.client:28} {result.scenario:22}"
-        print(f"{what} {result.seconds:6.2f} s  {result.detail}", file=sys.stderr, flush=True)
+        _show(result)
 
-    for name in options.suite.split(","):
-        before = len(results)
-        _run_suite(name, options, report)
-        results[before:] = _second_try(name, options, results[before:])
-    return results
+    return report
+
+
+def _show(result: Result) -> None:
+    what = f"{word(result):4} {result.client:28} {result.scenario:22}"
+    print(f"{what} {result.seconds:6.2f} s  {result.detail}", file=sys.stderr, flush=True)
 
 
 def _second_try(name: str, options: argparse.Namespace, first: list[Result]) -> list[Result]:
@@ -134,7 +195,7 @@ def _second_try(name: str, options: argparse.Namespace, first: list[Result]) -> 
         return first
     print(f"once more: {', '.join(sorted(failed))}", file=sys.stderr, flush=True)
     again: list[Result] = []
-    _run_suite(name, options, again.append, failed)
+    _run_suite(name, options, _reporter(again), 0, failed)
     merged = {(result.client, result.scenario): result for result in first}
     for second in again:
         _take_better(merged, second)
@@ -156,9 +217,10 @@ def _take_better(merged: dict[tuple[str, str], Result], second: Result) -> None:
         print(f"ok at the second try: {', '.join(where)}", file=sys.stderr, flush=True)
 
 
-def _server(options: argparse.Namespace) -> Fleet:
-    """A new one, not started yet."""
-    ports = [int(port) for port in options.ports.split(",")] if options.ports else []
+def _server(options: argparse.Namespace, lane: int) -> Fleet:
+    """A new one, not started yet; each lane has ports of its own."""
+    given = options.ports.split(",") if options.ports else KINDS[options.server].usual_ports
+    ports = [int(port) + lane * LANE_STEP for port in given]
     return Fleet(
         options.server,
         ports,
@@ -183,7 +245,7 @@ def main() -> int:
         rows = tables.rows(group)
         print(f"\n{tables.markdown(rows) if options.markdown else tables.text(rows)}")
     print()
-    print("\n".join(tables.notes(results)))
+    print("\n".join(reversed(tables.notes(results))))  # failures at the end, where people look
     if options.json is not None:
         listed = [asdict(result) for result in results]
         document = {"server": server, "about": about, "results": listed}

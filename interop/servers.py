@@ -93,6 +93,7 @@ class LocalServer(ABC):
     """
 
     name: str
+    usual_ports: tuple[int, int]  # of the name server and of the broker
 
     def __init__(
         self,
@@ -166,9 +167,7 @@ class FirearrowServer(LocalServer):
     """``firearrow`` of this checkout, with its self-signed test certificate."""
 
     name = "firearrow"
-
-    def __init__(self, namesrv_port: int = 25876, broker_port: int = 25911, **options: Any) -> None:
-        super().__init__(namesrv_port, broker_port, **options)
+    usual_ports = 25876, 25911
 
     def _start(self) -> None:
         what = "up" if self.namesrv_port and self.broker_port else "broker"
@@ -193,11 +192,12 @@ class JavaServer(LocalServer):
     """RocketMQ's own name server and broker, fetched from Maven Central by name."""
 
     name = f"java {JAVA_VERSION}"
+    usual_ports = 24876, 24911
     launcher: Sequence[str] = ()  # a command that starts the JVMs, such as taskset
     collector = "-XX:+UseSerialGC"
     broker_heap = "512m"
 
-    def __init__(self, namesrv_port: int = 24876, broker_port: int = 24911, **options: Any) -> None:
+    def __init__(self, namesrv_port: int, broker_port: int, **options: Any) -> None:
         super().__init__(namesrv_port, broker_port, **options)
         self._proxy: Process | None = None
 

@@ -17,7 +17,7 @@ from interop.cluster.fake import (
 )
 from interop.remoting import Answer, Remote
 
-MASTER_PORT, SLAVE_PORT = 32831, 32833
+MASTER_PORT, SLAVE_PORT = 12831, 12833
 SETTLE_S = 0.4  # Java unregisters in the background
 GONE_SECONDS_MAX = 10.0
 SILENCE_MS = 1000  # after which a silent broker is dropped

@@ -22,7 +22,7 @@ from interop.results import Report, Result, Server
 from interop.servers import JAVA_VERSION, FirearrowServer, JavaServer
 
 TITLE = f"cluster with Java {JAVA_VERSION}"
-OURS, JAVAS = "127.0.0.1:32876", "127.0.0.1:32776"  # name servers
+OURS, JAVAS = "127.0.0.1:12876", "127.0.0.1:12776"  # name servers
 BOTH = f"{OURS};{JAVAS}"
 OUR_BROKER, JAVA_BROKER = "broker-f", "broker-j"
 TOPIC = "Spread"
@@ -78,12 +78,12 @@ class Cluster:
     def __init__(self, home: Path, report: Report) -> None:
         self._home = home
         self._report = report
-        self._our_namesrv = FirearrowServer(32876, 0, namesrv_settings=NAMESRV)
-        self._java_namesrv = JavaServer(32776, 0, namesrv_settings=NAMESRV)
+        self._our_namesrv = FirearrowServer(12876, 0, namesrv_settings=NAMESRV)
+        self._java_namesrv = JavaServer(12776, 0, namesrv_settings=NAMESRV)
         settings = {**BROKER, "brokerName": OUR_BROKER}
-        self._our_broker = FirearrowServer(0, 32911, namesrv_addr=BOTH, settings=settings)
+        self._our_broker = FirearrowServer(0, 12911, namesrv_addr=BOTH, settings=settings)
         settings = {**BROKER, "brokerName": JAVA_BROKER}
-        self._java_broker = JavaServer(0, 32811, namesrv_addr=BOTH, settings=settings)
+        self._java_broker = JavaServer(0, 12811, namesrv_addr=BOTH, settings=settings)
 
     def check(self, scenario: str, find: Callable[[], list[str]]) -> None:
         """Report a scenario: it is fine when nothing is found."""

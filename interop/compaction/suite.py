@@ -25,7 +25,7 @@ TOPIC = "Prices"
 QUEUES = 2
 KEYS = 40
 MESSAGES = 600  # in each round
-PORTS = (32871, 32971)  # Java's and ours
+PORTS = (12871, 12971)  # Java's and ours
 COMPACTED_SECONDS_MAX = 40
 SETTINGS = {
     "brokerName": "broker-a",

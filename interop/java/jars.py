@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from interop.program import cache_directory
 
 POM = Path(__file__).parent / "pom.xml"
+
+_fetching = threading.Lock()  # suites run side by side
 
 
 def fetch_jars(version: str, *artifacts: str) -> Path:
@@ -18,17 +22,20 @@ def fetch_jars(version: str, *artifacts: str) -> Path:
         subprocess.CalledProcessError: Maven could not resolve them; it said why.
     """
     folder = cache_directory("java") / f"{'+'.join(artifacts)}-{version}"
-    complete = folder / ".complete"
-    if complete.exists():
-        return folder
+    with _fetching:
+        if not (folder / ".complete").exists():
+            _fetch(folder, version, artifacts)
+    return folder
+
+
+def _fetch(folder: Path, version: str, artifacts: Sequence[str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for artifact in artifacts:
         command = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"]
         command += [f"-Dartifact={artifact}", f"-Drocketmq={version}"]
         command += ["-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
         subprocess.run(command, check=True)
-    complete.touch()
-    return folder
+    (folder / ".complete").touch()
 
 
 def missing_tools() -> str | None:

@@ -12,7 +12,7 @@ from interop.mqadmin import suite
 from interop.mqadmin.commands import COMMANDS
 from interop.servers import LIGHT_QUEUES, FirearrowServer, JavaServer
 
-OUR_PORTS = 33876, 33911
+OUR_PORTS = 20876, 20911
 
 
 def main() -> int:

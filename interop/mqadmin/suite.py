@@ -21,7 +21,7 @@ from interop.results import Report, Result, Server
 from interop.servers import LIGHT_QUEUES, JavaServer
 
 TITLE = f"mqadmin {VERSION}"
-JAVA_PORTS = 32876, 32911
+JAVA_PORTS = 13876, 13911
 
 
 @dataclass(frozen=True, slots=True)

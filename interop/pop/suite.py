@@ -42,10 +42,10 @@ class Row:
 
 
 ROWS = [
-    Row("pop, Java then us", JavaServer, FirearrowServer, False, 38811),
-    Row("pop, us then Java", FirearrowServer, JavaServer, False, 38821),
-    Row("pop, Java killed, us", JavaServer, FirearrowServer, True, 38831),
-    Row("pop, us killed, Java", FirearrowServer, JavaServer, True, 38841),
+    Row("pop, Java then us", JavaServer, FirearrowServer, False, 18811),
+    Row("pop, us then Java", FirearrowServer, JavaServer, False, 18821),
+    Row("pop, Java killed, us", JavaServer, FirearrowServer, True, 18831),
+    Row("pop, us killed, Java", FirearrowServer, JavaServer, True, 18841),
 ]
 _chosen = list(ROWS)
 

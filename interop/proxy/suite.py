@@ -33,8 +33,8 @@ class Row:
 
 # A remoting client from before RocketMQ 5 names no broker in its requests: one has to do.
 ROWS = [
-    Row(grpc, "proxy, 2 brokers", 2, (34876, 34911)),
-    Row(remoting, "through a proxy", 1, (35876, 35911)),
+    Row(grpc, "proxy, 2 brokers", 2, (14876, 14911)),
+    Row(remoting, "through a proxy", 1, (15876, 15911)),
 ]
 _chosen = list(ROWS)
 

@@ -15,7 +15,7 @@ from interop.store.load import QUEUES, Load, seed
 from interop.store.questions import ask_everything, plain
 
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
-PORT = 32811
+PORT = 19811
 # Small files: the log, every busy queue and the key index have several. A broker reads them with
 # the same sizes only.
 SETTINGS = {

@@ -50,8 +50,8 @@ SMALL_FILES = {
     "maxIndexNum": 900,
 }
 ROWS = [
-    Row("store, small files", {**_EVERY, **SMALL_FILES}, (32811, 32911), 900),
-    Row("store, 1 GiB files", {**_EVERY, "mappedFileSizeCommitLog": 1 << 30}, (32821, 32921), 600),
+    Row("store, small files", {**_EVERY, **SMALL_FILES}, (19811, 19911), 900),
+    Row("store, 1 GiB files", {**_EVERY, "mappedFileSizeCommitLog": 1 << 30}, (19821, 19921), 600),
 ]
 
 

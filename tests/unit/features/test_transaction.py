@@ -345,6 +345,17 @@ def test_a_silent_producer_is_asked(world: World) -> None:
     assert keep_alive(world, 120, client) == [[]]
 
 
+def test_what_was_asked_about_is_marked_at_once(world: World) -> None:
+    """A Java broker that opens the store of a killed one asks about the copy alone."""
+    client = producer(world)
+    for _ in range(3):
+        send_half(world, client)
+    while not any(frame.code == 39 for frame in client.received()):
+        client.heartbeat("unused", {}, client_id="p0", producers=["payers"])
+        world.clock.advance(0.5)
+    assert op_bodies(client) == [b"0,1,2,"]
+
+
 def test_nobody_is_asked_about_a_young_message(world: World) -> None:
     client = producer(world)
     keep_alive(world, 25, client)

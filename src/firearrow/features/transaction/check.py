@@ -176,6 +176,10 @@ class Checker:
                 offset = entry.offset + 1
                 if asked >= CHECKS_A_STEP:
                     break
+            if asked:
+                # Marked at once, not only within the batch interval: a broker that is killed now,
+                # or the Java broker on its store, does not ask about the message and its copy.
+                self._marks.flush()
             self._save(offset, finished)
             if going:
                 yield CHECK_PAUSE_S if asked else 0
@@ -240,7 +244,6 @@ class Checker:
         if put is None:
             return False
         if ask:
-            # With this mark a broker that is killed now does not ask about both when it is back.
             # An immune copy names its first offset: a mark of that would finish the copy as well.
             self._marks.add(half.offset)
             self._ask(half, copy, put)
