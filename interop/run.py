@@ -28,7 +28,7 @@ from interop.servers import FirearrowServer  # noqa: E402
 from interop.tables import word  # noqa: E402
 
 LANE_STEP = 1000  # between the ports of two suites' servers
-LONGEST = {name: place for place, name in enumerate(("java", "grpc_java", "store", "order"))}
+LONGEST = {name: place for place, name in enumerate(("java", "transactions", "store", "order"))}
 
 
 class Suite(Protocol):
