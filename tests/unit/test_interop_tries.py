@@ -1,8 +1,12 @@
-"""The interop table never says ok where a client failed twice."""
+"""The interop table: what is tried again, and that a suite in trouble takes no other along."""
 
 from __future__ import annotations
 
 import argparse
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from interop import run
@@ -11,24 +15,56 @@ from interop.tables import word
 
 FAILED = Result("Java", "send", False, 1.0, "lost")
 PASSED = Result("Java", "send", True, 1.0)
-BROKE_OFF = Result("Java", "(all)", False, 0.0, "no server")
+BROKE_OFF = Result("Java", "(all)", False, 0.0, "the suite broke off: OSError('no server')")
+TOGETHER_SECONDS_MAX = 30
 
 
-def tried(
-    monkeypatch: pytest.MonkeyPatch, first: list[Result], second: list[Result]
-) -> tuple[list[Result], int]:
-    """What the table gets, and how often the suite ran."""
-    tries = [first, second]
-    runs = 0
+class Suite:
+    """A suite whose tries end in what was written down."""
 
-    def suite(name: str, options: argparse.Namespace, report: Report, only: object = ()) -> None:
-        nonlocal runs
-        for result in tries[runs]:
+    def __init__(self, title: str, *tries: list[Result] | Callable[[], list[Result]]) -> None:
+        self._title = title
+        self._tries = list(tries)
+        self.runs = 0
+
+    def clients(self) -> list[str]:
+        return [self._title]
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def prepare(self) -> None: ...
+
+    def run(self, namesrv: str, report: Report, server: object) -> None:
+        self.runs += 1
+        results = self._tries[self.runs - 1]
+        for result in results if isinstance(results, list) else results():
+            if result is BROKE_OFF:
+                raise OSError("no server")
             report(result)
-        runs += 1
 
-    monkeypatch.setattr(run, "_run_suite", suite)
-    return run.run(argparse.Namespace(suite="java")), runs
+
+class Unprepared(Suite):
+    def prepare(self) -> None:
+        raise OSError("no network")
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Result]]:
+    """Runs suites by name, without servers; what the table gets."""
+
+    @contextmanager
+    def server(options: argparse.Namespace, lane: int) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(namesrv=f"127.0.0.1:{lane}")
+
+    monkeypatch.setattr(run, "_server", server)
+
+    def run_all(**suites: Suite) -> list[Result]:
+        monkeypatch.setattr(run, "_suite", suites.__getitem__)
+        options = argparse.Namespace(suite=",".join(suites), client="", quick=False, jobs=2)
+        return run.run(options)
+
+    return run_all
 
 
 @pytest.mark.parametrize(
@@ -44,13 +80,35 @@ def tried(
     ],
 )
 def test_a_second_try(
-    monkeypatch: pytest.MonkeyPatch, first: list[Result], second: list[Result], words: list[str]
+    table: Callable[..., list[Result]], first: list[Result], second: list[Result], words: list[str]
 ) -> None:
-    results, runs = tried(monkeypatch, first, second)
-    assert list(map(word, results)) == words
-    assert runs == (1 if first == [PASSED] else 2)
+    suite = Suite("Java", first, second)
+    assert list(map(word, table(java=suite))) == words
+    assert suite.runs == (1 if first == [PASSED] else 2)
 
 
-def test_it_says_that_it_was_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    (result,), _ = tried(monkeypatch, [FAILED], [PASSED])
+def test_it_says_that_it_was_one(table: Callable[..., list[Result]]) -> None:
+    (result,) = table(java=Suite("Java", [FAILED], [PASSED]))
     assert result.detail == "second try; first: lost"
+
+
+def test_suites_run_side_by_side_and_are_listed_in_order(
+    table: Callable[..., list[Result]],
+) -> None:
+    both = threading.Barrier(2, timeout=TOGETHER_SECONDS_MAX)
+
+    def passes(title: str) -> Callable[[], list[Result]]:
+        def together() -> list[Result]:
+            both.wait()
+            return [Result(title, "send", True, 1.0)]
+
+        return together
+
+    results = table(go=Suite("Go", passes("Go")), java=Suite("Java", passes("Java")))
+    assert [(result.client, result.ok) for result in results] == [("Go", True), ("Java", True)]
+
+
+def test_what_cannot_be_prepared_fails_alone(table: Callable[..., list[Result]]) -> None:
+    go, java = table(go=Unprepared("Go"), java=Suite("Java", [PASSED]))
+    assert (go.ok, go.detail) == (False, "could not be prepared: OSError('no network')")
+    assert java.ok
