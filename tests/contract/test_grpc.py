@@ -107,6 +107,7 @@ def test_compressed_requests(grpc: GrpcWorld) -> None:
 def test_a_request_that_is_no_grpc(grpc: GrpcWorld) -> None:
     client = grpc.connect()
     stream = client.wire.open("/", {"content-type": "text/html"})
+    client.wire.write_raw(stream, b"", end=True)
     assert stream.headers[":status"] == "415"
 
 

@@ -14,15 +14,13 @@ import hpack
 import pytest
 from tests.support.brokers import FakePeer, World
 from tests.support.grpc import GrpcWorld
-from tests.support.http2 import BEGIN, EMPTY, Raw, block, open_stream, read_frames
+from tests.support.http2 import BEGIN, Raw, block, open_stream, read_frames
 
 from firearrow.model.network import SessionError
-from firearrow.protocol.either import EitherSession
-from firearrow.protocol.grpc import calls, frames, refusals
+from firearrow.protocol.grpc import frames, refusals
 from firearrow.protocol.grpc.frames import (
     DATA,
     END_HEADERS,
-    END_STREAM,
     GOAWAY,
     HEADERS,
     PING,
@@ -278,78 +276,6 @@ def test_answers_that_nobody_reads(raw: Raw, refused: Callable[[], dict[str, int
     assert refused() == {refusals.UNREAD: 1}
     resets = [f for f in read_frames(b"".join(written)) if f[0] == RST_STREAM]
     assert len(resets) == 1  # the others go on
-
-
-# -- one request
-
-
-@pytest.mark.parametrize("timeout", ["abc", "", "5", "123456789S", "-5S", "5s", "٣S"])
-def test_a_timeout_that_is_none(grpc: GrpcWorld, timeout: str) -> None:
-    client = grpc.connect()
-    stream = client.wire.open(SERVICE + "QueryRoute", {**client.metadata, "grpc-timeout": timeout})
-    assert stream.grpc_status == calls.INTERNAL
-
-
-def test_a_request_of_the_web_is_told_where_it_is(grpc: GrpcWorld) -> None:
-    wire = grpc.wire()
-    stream = wire.open("/", {"content-type": "text/html"})
-    assert stream.headers[":status"] == "415"
-    assert b"RocketMQ" in stream.data
-    assert stream.ended
-
-
-def test_an_answer_to_the_web_waits_for_its_window_too(raw: Raw) -> None:
-    raw.write(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0)))
-    get = hpack.Encoder().encode([(":method", "GET"), (":scheme", "http"), (":path", "/")])
-    assert [kind for kind, *_ in raw.write(frame(HEADERS, 5, 1, get))] == [HEADERS]
-    window = frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 1000))
-    assert [kind for kind, *_ in raw.write(window)] == [DATA, HEADERS]
-
-
-@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1\r\n\r\n", b"POST /x HTTP/1.0\r\n\r\n"])
-@pytest.mark.parametrize("piece", [1, 1000])
-def test_http1_is_told_where_it_is(server: GrpcServer, request_line: bytes, piece: int) -> None:
-    peer = FakePeer(1)
-
-    def remoting(peer: Any) -> Any:
-        raise AssertionError("this is no remoting")
-
-    session = EitherSession(peer, server.connect, remoting, server.refusals.count)
-    pieces = [request_line[at : at + piece] for at in range(0, len(request_line), piece)]
-    with pytest.raises(SessionError):
-        list(map(session.receive, pieces))
-    assert peer.written.startswith(b"HTTP/1.1 426 ")
-    assert b"RocketMQ" in peer.written
-    assert server.refusals.counts[refusals.NOT_GRPC] == 1
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {":path": ""},
-        {":path": None},
-        {":method": None},
-        {":scheme": None},
-        {":status": "200"},
-        {":other": "x"},
-        {"te": "gzip"},
-        {"connection": "close"},
-        {"transfer-encoding": "chunked"},
-    ],
-)
-def test_a_malformed_request_costs_its_stream(
-    raw: Raw, changed: dict[str, str | None], refused: Callable[[], dict[str, int]]
-) -> None:
-    headers: dict[str, str | None] = {":method": "POST", ":scheme": "http", ":path": "/a"}
-    headers |= {"content-type": "application/grpc", "te": "trailers", **changed}
-    encoder = hpack.Encoder()
-    encoder.header_table_size = 0
-    plain = encoder.encode([(name, text) for name, text in headers.items() if text is not None])
-    reset = (RST_STREAM, 0, 1, struct.pack(">I", frames.PROTOCOL_ERROR))
-    assert raw.write(frame(HEADERS, END_HEADERS, 1, plain)) == [reset]
-    assert raw.write(frame(DATA, END_STREAM, 1, EMPTY)) == []  # it was on its way
-    assert refused() == {refusals.MALFORMED: 1}
-    assert [kind for kind, *_ in raw.write(raw.check(3))] == [HEADERS, DATA, HEADERS]
 
 
 # -- what the operator sees

@@ -42,7 +42,7 @@ _FIRST_DYNAMIC: Final = len(STATIC) + 1
 _BY_BYTE: Final = (None,) * 129 + STATIC
 _BYTE_DYNAMIC: Final = 0x80 | _FIRST_DYNAMIC
 _BYTE_LONG: Final = 0xFF
-# What stands for a pseudo header that a request cannot have.
+# What stands for a pseudo header that a request cannot have, or has twice.
 MALFORMED: Final = ":status"
 _PSEUDO: Final = frozenset({":authority", ":method", ":path", ":scheme", MALFORMED})
 _FORBIDDEN: Final = frozenset("\0\r\n")
@@ -80,35 +80,38 @@ class Decoder:
             raise HeaderError(str(error)) from None
 
     def _decode(self, block: bytes) -> Metadata:
-        metadata: Metadata = {}
+        fields: list[tuple[str, str]] = []
+        add = fields.append
         entries, at, end = self._entries, 0, len(block)
         while at < end:
             byte = block[at]
             if byte >= 0x80:
                 at += 1
                 if byte < _BYTE_DYNAMIC:
-                    name, value = _BY_BYTE[byte]  # type: ignore[misc]  # None is caught above
+                    add(_BY_BYTE[byte])  # type: ignore[arg-type]  # None is no field for dict()
                 elif byte < _BYTE_LONG:
-                    name, value = entries[_BYTE_DYNAMIC - 1 - byte]
+                    add(entries[_BYTE_DYNAMIC - 1 - byte])
                 else:
                     index, at = _integer(block, at - 1, 0x7F)
-                    name, value = self._entry(index)
-                metadata[name] = value
+                    add(self._entry(index))
             elif byte >= 0x40:
-                name, value, size, at = self._literal(block, at, 0x3F)
-                metadata[name] = value
-                self._add(name, value, size)
+                field, size, at = self._literal(block, at, 0x3F)
+                add(field)
+                self._add(field, size)
             elif byte >= 0x20:
-                if metadata:
+                if fields:
                     raise HeaderError("a table size stands behind header fields")
                 at = self._resize(block, at)
             else:
-                name, value, _, at = self._literal(block, at, 0x0F)
-                metadata[name] = value
+                field, _, at = self._literal(block, at, 0x0F)
+                add(field)
+        metadata = dict(fields)
+        if len(metadata) < len(fields) and _has_twice(fields):
+            metadata[MALFORMED] = ""
         return metadata
 
-    def _literal(self, block: bytes, at: int, mask: int) -> tuple[str, str, int, int]:
-        """Name, value, the bytes of both, and where the next field begins."""
+    def _literal(self, block: bytes, at: int, mask: int) -> tuple[tuple[str, str], int, int]:
+        """A field, the bytes of its name and value, and where the next begins."""
         index = block[at] & mask
         at += 1
         if index == mask:
@@ -125,7 +128,7 @@ class Decoder:
         value = raw.decode("utf-8", "replace")
         if not value.isprintable() and not _FORBIDDEN.isdisjoint(value):
             raise HeaderError(f"the value of header {name} has a line end or NUL")
-        return name, value, size + len(raw), at
+        return (name, value), size + len(raw), at
 
     def _entry(self, index: int) -> tuple[str, str]:
         if index < _FIRST_DYNAMIC:
@@ -134,9 +137,9 @@ class Decoder:
             return STATIC[index - 1]
         return self._entries[_FIRST_DYNAMIC - 1 - index]
 
-    def _add(self, name: str, value: str, size: int) -> None:
+    def _add(self, field: tuple[str, str], size: int) -> None:
         size += _ENTRY_BYTES
-        self._entries.append((name, value))
+        self._entries.append(field)
         self._sizes.append(size)
         self._bytes += size
         if self._bytes > self._limit:
@@ -157,6 +160,12 @@ class Decoder:
         self._limit = limit
         self._evict()
         return at
+
+
+def _has_twice(fields: list[tuple[str, str]]) -> bool:
+    """Whether a pseudo header is there more than once; other fields may be."""
+    pseudo = [name for name, _ in fields if name[0] == ":"]
+    return len(pseudo) > len(set(pseudo))
 
 
 _names: dict[bytes, str] = {}

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from firearrow.model.network import SessionError
 from firearrow.protocol.grpc import frames, refusals
+from firearrow.protocol.grpc.fields import PSEUDO, in_order
 from firearrow.protocol.grpc.frames import (
     ACK,
     CONTINUATION,
@@ -27,7 +28,7 @@ from firearrow.protocol.grpc.frames import (
     WINDOW_START,
     WITH_PRIORITY,
 )
-from firearrow.protocol.grpc.hpack import MALFORMED, Decoder, HeaderError, Metadata
+from firearrow.protocol.grpc.hpack import Decoder, HeaderError, Metadata
 from firearrow.protocol.grpc.outgoing import Outgoing, Stream, WindowError
 
 # Frames that bring nothing on, in a row without a call between them.
@@ -78,6 +79,7 @@ class Connection(Outgoing):
         self._begun = self._settled = False  # the preface came, and the settings behind it
         self._unread = 0  # bytes that came since the connection's window was renewed
         self._last_stream = 0
+        self._names: tuple[str, ...] = ()  # the header names of the last request that was in order
         self._leaving = False
         self._nuisances = 0
         self._nuisances_since_s = -NUISANCES_S
@@ -149,6 +151,8 @@ class Connection(Outgoing):
                     self._renew_window()
                 stream = streams.get(stream_id)
                 if stream is not None and not stream.half_closed:
+                    if stream.announced >= 0 and not self._as_announced(stream, size, flags):
+                        continue
                     stream.take(data, start, stop, bool(flags))
                     if not flags and not stream.closed:
                         self._renew_stream_window(stream, size)
@@ -174,6 +178,16 @@ class Connection(Outgoing):
         if stream.unread > WINDOW_BYTES // 2:
             self.write(frames.window_update(stream.stream_id, stream.unread))
             stream.unread = 0
+
+    def _as_announced(self, stream: Stream, size: int, flags: int) -> bool:
+        """Whether a body is as long as ``content-length`` says, so far; the stream ends if not."""
+        stream.announced -= size
+        if stream.announced < 0 or (flags & END_STREAM and stream.announced):
+            self._owner.refused(refusals.MALFORMED)
+            self.give_up(stream, PROTOCOL_ERROR)
+            stream.reset()
+            return False
+        return True
 
     def _stray_data(self, stream_id: int, stream: Stream | None) -> None:
         self._nuisance()
@@ -201,11 +215,21 @@ class Connection(Outgoing):
         if len(self.streams) >= STREAMS_MAX or self._leaving:
             self._refuse(stream_id, frames.REFUSED_STREAM, refusals.STREAMS)
             return
-        if not _well_formed(metadata):
+        ended, names, length = bool(flags & END_STREAM), tuple(metadata), -1
+        if names != self._names:  # most of a connection's requests have the same
+            if not in_order(metadata, ended):
+                self._refuse(stream_id, PROTOCOL_ERROR, refusals.MALFORMED)
+                return
+            length = int(metadata.get("content-length", "-1"))
+            if length < 0:
+                self._names = names
+        if not metadata[":path"] or metadata.get("te", "trailers") != "trailers":
             self._refuse(stream_id, PROTOCOL_ERROR, refusals.MALFORMED)
             return
         self._nuisances = 0
-        self._owner.started(stream_id, metadata, bool(flags & END_STREAM))
+        self._owner.started(stream_id, metadata, ended)
+        if length >= 0 and (stream := self.streams.get(stream_id)) is not None:
+            stream.announced = length
 
     def _refuse(self, stream_id: int, error_code: int, kind: str) -> None:
         """End a stream before it begins."""
@@ -221,10 +245,10 @@ class Connection(Outgoing):
         if stream is None:  # it has its answer already
             self._nuisance()
             return
-        if stream.half_closed or not flags & END_STREAM or not _PSEUDO.isdisjoint(metadata):
+        if stream.half_closed or not flags & END_STREAM or not PSEUDO.isdisjoint(metadata):
             self.give_up(stream, PROTOCOL_ERROR)
             stream.reset()
-        else:
+        elif stream.announced < 0 or self._as_announced(stream, 0, flags):
             stream.take(b"", 0, 0, True)
 
     def _begin_block(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -291,6 +315,8 @@ class Connection(Outgoing):
             return
         if not plain and not ended:
             self._nuisance()
+        if stream.announced >= 0 and not self._as_announced(stream, len(plain), flags):
+            return
         stream.take(plain, 0, len(plain), ended)
         if not ended and not stream.closed:
             self._renew_stream_window(stream, len(payload))
@@ -384,12 +410,6 @@ class Connection(Outgoing):
         self.write(frames.go_away(self._last_stream, error_code))
 
 
-_PSEUDO: Final = frozenset({":authority", ":method", ":path", ":scheme", MALFORMED})
-# What no request may have (RFC 9113, 8.2.2 and 8.3).
-_SPOILT: Final = frozenset(
-    {MALFORMED, "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
-)
-
 # Frames whose payload always has one size.
 _SIZES: Final = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDOW_UPDATE: 4}
 
@@ -399,17 +419,6 @@ def _check_frame(kind: int, stream_id: int, size: int) -> None:
         raise _Broken(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {size} bytes")
     if kind != frames.WINDOW_UPDATE and (stream_id == 0) != (kind == frames.PING):
         raise _Broken(PROTOCOL_ERROR, f"a frame of type {kind} on stream {stream_id}")
-
-
-def _well_formed(metadata: Metadata) -> bool:
-    """Whether a request has what it must have, and nothing that it cannot have."""
-    return (
-        _SPOILT.isdisjoint(metadata)
-        and ":method" in metadata
-        and ":scheme" in metadata
-        and metadata.get(":path", "") != ""
-        and metadata.get("te", "trailers") == "trailers"
-    )
 
 
 def _unpadded(flags: int, payload: bytes) -> bytes:

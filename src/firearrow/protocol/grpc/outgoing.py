@@ -35,6 +35,7 @@ class Stream:
     half_closed = False  # the peer has sent everything
     closed = False  # nothing can be written any more
     dialogue = False  # both sides send messages until they end
+    announced = -1  # bytes that the request's body still has to have; -1: it did not say
     unread = 0  # bytes that came since the peer's window was renewed
     _window = 0  # what the peer took since it opened, and gave; relative to its initial window
     _waiting: deque[memoryview] | None = None

@@ -205,6 +205,18 @@ class StreamCall(Stream):
         return len(self._buffer or b"") + len(self._request or b"")
 
 
+class _Foreign(StreamCall):
+    """A request of the web. It is answered when all of it has come: a reset of what it still sends
+    would keep some clients from reading the answer."""
+
+    ended = True  # no handler has it
+
+    def take(self, data: bytes, start: int, stop: int, ended: bool) -> None:
+        if ended:
+            self.half_closed = True
+            self._session.connection.whole(self, _NOT_GRPC, NOT_GRPC_TEXT, b"")
+
+
 def _trailers(code: int, text: str) -> bytes:
     message = quote(text[:TEXT_CHARS_MAX], safe=" !\"#$&'()*+,/:;<=>?@[]^`{|}~")
     return hpack.encode([("grpc-status", str(code)), ("grpc-message", message)])
@@ -265,10 +277,7 @@ class GrpcSession:
         if metadata.get(":method") != "POST" or not metadata.get("content-type", "").startswith(
             "application/grpc"
         ):
-            self.refused(refusals.NOT_GRPC)
-            call.ended = True
-            self.connection.streams[stream_id] = call
-            self.connection.whole(call, _NOT_GRPC, NOT_GRPC_TEXT, b"")
+            self._foreign(stream_id, metadata, ended)
             return
         if method is None:
             call.end(calls.UNIMPLEMENTED, f"{path} is not served")
@@ -287,6 +296,13 @@ class GrpcSession:
             call.inbox = self._guard(call, method.begin, call)
         if ended:
             self.half_close(call)
+
+    def _foreign(self, stream_id: int, metadata: Metadata, ended: bool) -> None:
+        self.refused(refusals.NOT_GRPC)
+        call = _Foreign(self, stream_id, metadata, Method(bytes))
+        self.connection.streams[stream_id] = call
+        if ended:
+            call.take(b"", 0, 0, True)
 
     # -- what comes in
 
