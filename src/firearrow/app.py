@@ -240,7 +240,7 @@ class Server:
                 ) from None
         server = NameServer(self.clock, settings, kv, self._notify)
         if not self.plan.broker:
-            server.save_settings = self._save_settings
+            server.configuration.save_settings = self._save_settings
         self.name_server = server
         self._listen(sock, server.routes(), server.session_closed)
         server.start()
@@ -311,7 +311,7 @@ class Server:
         links: list[NameServerLink] = []
         if self.name_server is not None:
             if not settings.broker_ip1:
-                self.name_server.local_broker = address
+                self.name_server.shown.local_broker = address
             links.append(
                 LocalNameServer(
                     self.name_server, settings, address, ha_address, core.topics.mark_ordered

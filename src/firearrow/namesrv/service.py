@@ -9,13 +9,13 @@ from typing import Any, Final
 import msgspec
 
 from firearrow.codec import lenient_json
-from firearrow.codec.addresses import join_address
-from firearrow.config import ConfigError
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.topic import SYS_FLAG_UNIT, SYS_FLAG_UNIT_SUB, DataVersion, Topic
 from firearrow.namesrv import registration_body
+from firearrow.namesrv.configuration import Configuration
 from firearrow.namesrv.kv import ORDER_NAMESPACE, KvConfig
+from firearrow.namesrv.route_bodies import RouteBodies
 from firearrow.namesrv.routes import (
     MASTER_ID,
     BrokerSet,
@@ -24,7 +24,7 @@ from firearrow.namesrv.routes import (
     Registration,
     RouteTable,
 )
-from firearrow.namesrv.settings import FIELDS, NamesrvSettings, set_value
+from firearrow.namesrv.settings import NamesrvSettings
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import Answer, Caller, Handler, NoFields, Reply, Request
 from firearrow.protocol.remoting.requests import (
@@ -37,9 +37,6 @@ from firearrow.protocol.remoting.requests import (
     ClusterName,
     DeleteTopicInNamesrv,
     GetRoute,
-    KvKey,
-    KvNamespace,
-    PutKvConfig,
     RegisterBroker,
     TopicName,
 )
@@ -51,11 +48,6 @@ _NO_ROUTE: Final = (
     "No topic route info in name server for the topic: {topic}\n"
     "See https://rocketmq.apache.org/docs/bestPractice/06FAQ for further details."
 )
-_BLACK_LISTED: Final = "Can not update config in black list."
-_ALWAYS_BLACK_LISTED: Final = frozenset(
-    {"configBlackList", "configStorePath", "kvConfigPath", "rocketmqHome"}
-)
-MEMBER_TOPIC_PREFIX: Final = "rmq_sys_SYNC_BROKER_MEMBER_"
 
 Notify = Callable[[str, int, dict[str, str]], None]  # address, request code, ext fields
 
@@ -63,9 +55,7 @@ Notify = Callable[[str, int, dict[str, str]], None]  # address, request code, ex
 class NameServer:
     """Answers requests from one route table.
 
-    ``notify`` sends a one-way request to a broker's address. ``local_broker`` is the address that
-    a broker in this process registers while it can be reached by every address of the machine: a
-    client then gets the address it used itself.
+    ``notify`` sends a one-way request to a broker's address.
     """
 
     def __init__(
@@ -78,19 +68,15 @@ class NameServer:
         self._clock = clock
         self.settings = settings
         self.kv = kv
+        self.configuration = Configuration(settings, kv)
         self._notify = notify
         self.table = RouteTable()
-        self.local_broker: str | None = None
-        # Writes changed settings to the file they came from, if there is one.
-        self.save_settings: Callable[[Mapping[str, str]], None] = lambda changed: None
+        self.shown = RouteBodies(self.table, settings, kv)
         self._started_s = clock.monotonic()
 
     def routes(self) -> dict[int, Route]:
         """Every request of a name server."""
         handlers: dict[int, Handler] = {
-            100: self.put_kv,
-            101: self.get_kv,
-            102: self.delete_kv,
             103: self.register_broker,
             104: self.unregister_broker,
             105: self.route,
@@ -99,18 +85,16 @@ class NameServer:
             206: self.all_topics,
             216: self.delete_topic,
             217: self.register_topic,
-            219: self.kv_namespace,
             224: self.topics_of_cluster,
             304: self.system_topics,
             311: lambda _: self._flagged(SYS_FLAG_UNIT),
             312: lambda _: self._flagged(SYS_FLAG_UNIT_SUB),
             313: lambda _: self._flagged(SYS_FLAG_UNIT_SUB, SYS_FLAG_UNIT),
-            318: self.update_config,
-            319: self.get_config,
             322: self.query_data_version,
             327: self.add_write_permission,
             901: self.member_group,
             904: self.broker_heartbeat,
+            **self.configuration.handlers(),
         }
         return {code: Route(*REQUESTS[code], handler) for code, handler in handlers.items()}
 
@@ -286,87 +270,12 @@ class NameServer:
         quoted = bool(
             fields.accept_standard_json_only or request.version >= bodies.STANDARD_JSON_SINCE
         )
-        return Reply(body=self._route_body(fields.topic, brokers, request.peer, quoted))
-
-    def _route_body(
-        self, topic: str, brokers: list[BrokerSet], caller: Caller, quoted: bool
-    ) -> bytes:
-        names = {broker.name for broker in brokers}
-        queues = [q for n, q in self.table.queues[topic].items() if n in names]
-        parts = [
-            b'{"brokerDatas":['
-            + b",".join(
-                self._broker_data(self._acting(b, queues, topic), caller, quoted) for b in brokers
-            ),
-            b'],"filterServerTable":{',
-            self._filter_servers(brokers),
-            b"}",
-        ]
-        order = self.kv.get(ORDER_NAMESPACE, topic) if self.settings.order_message_enable else None
-        if order:
-            parts.append(b',"orderTopicConf":' + bodies.encode(order))
-        parts.append(b',"queueDatas":' + bodies.encode(queues))
-        mappings = self.table.mappings.get(topic)
-        if mappings:
-            parts.append(b',"topicQueueMappingByBroker":' + bodies.encode(mappings))
-        parts.append(b"}")
-        return b"".join(parts)
-
-    def _acting(self, broker: BrokerSet, queues: list[QueueData], topic: str) -> BrokerSet:
-        """Without a master, the lowest slave is shown in its place where that is wanted."""
-        if (
-            not self.settings.support_acting_master
-            or topic.startswith(MEMBER_TOPIC_PREFIX)
-            or not broker.acting_master
-            or not broker.addresses
-            or MASTER_ID in broker.addresses
-            or all(q.perm & 2 for q in queues if q.broker_name == broker.name)
-        ):
-            return broker
-        addresses = dict(broker.addresses)
-        addresses[MASTER_ID] = addresses.pop(min(addresses))
-        return msgspec.structs.replace(broker, addresses=addresses)
-
-    def _broker_data(self, broker: BrokerSet, caller: Caller, quoted: bool) -> bytes:
-        addresses = {
-            broker_id: self._reachable(address, caller)
-            for broker_id, address in broker.addresses.items()
-        }
-        zone = b',"zoneName":' + bodies.encode(broker.zone) if broker.zone else b""
-        return (
-            b'{"brokerAddrs":'
-            + bodies.broker_addresses(addresses, quoted=quoted)
-            + b',"brokerName":'
-            + bodies.encode(broker.name)
-            + b',"cluster":'
-            + bodies.encode(broker.cluster)
-            + b',"enableActingMaster":'
-            + (b"true" if broker.acting_master else b"false")
-            + zone
-            + b"}"
-        )
-
-    def _reachable(self, address: str, caller: Caller) -> str:
-        """The address of the broker in this process, as this client can reach it."""
-        if address != self.local_broker:
-            return address
-        host = caller.local[0]
-        port = address.rpartition(":")[2]
-        return join_address(host, int(port))
-
-    def _filter_servers(self, brokers: list[BrokerSet]) -> bytes:
-        found = [
-            bodies.encode(address) + b":" + bodies.encode(servers)
-            for broker in brokers
-            for address in broker.addresses.values()
-            if (servers := self.table.filter_servers.get((broker.cluster, address)))
-        ]
-        return b",".join(found)
+        return Reply(body=self.shown.route(fields.topic, brokers, request.peer, quoted))
 
     def cluster_info(self, request: Request[NoFields]) -> Answer:
         """GET_BROKER_CLUSTER_INFO (106)."""
         brokers = b",".join(
-            bodies.encode(name) + b":" + self._broker_data(broker, request.peer, quoted=True)
+            bodies.encode(name) + b":" + self.shown.broker(broker, request.peer, quoted=True)
             for name, broker in self.table.brokers.items()
         )
         clusters = bodies.encode({c: sorted(names) for c, names in self.table.clusters.items()})
@@ -401,7 +310,7 @@ class NameServer:
             names += sorted(brokers)
         address = next((a for b in self.table.brokers.values() for a in b.addresses.values()), None)
         if address is not None:
-            address = self._reachable(address, request.peer)
+            address = self.shown.reachable(address, request.peer)
         return Reply(body=bodies.topic_list(names, address))
 
     def delete_topic(self, request: Request[DeleteTopicInNamesrv]) -> Answer:
@@ -419,75 +328,6 @@ class NameServer:
         count = self.table.add_write_permission(request.fields.broker_name)
         return Reply(ext={"addTopicCount": str(count)})
 
-    # -- configuration
-
-    def put_kv(self, request: Request[PutKvConfig]) -> Answer:
-        """PUT_KV_CONFIG (100)."""
-        fields = request.fields
-        namespace, key, value = fields.namespace, fields.key, fields.value or ""
-        if namespace is None or key is None:
-            return Reply(codes.SYSTEM_ERROR, "namespace or key is null")
-        return _saved(lambda: self.kv.put(namespace, key, value))
-
-    def get_kv(self, request: Request[KvKey]) -> Answer:
-        """GET_KV_CONFIG (101)."""
-        fields = request.fields
-        value = self.kv.get(fields.namespace, fields.key)
-        if value is None:
-            return Reply(
-                codes.QUERY_NOT_FOUND,
-                f"No config item, Namespace: {fields.namespace} Key: {fields.key}",
-            )
-        return Reply(ext={"value": value})
-
-    def delete_kv(self, request: Request[KvKey]) -> Answer:
-        """DELETE_KV_CONFIG (102)."""
-        fields = request.fields
-        return _saved(lambda: self.kv.delete(fields.namespace, fields.key))
-
-    def kv_namespace(self, request: Request[KvNamespace]) -> Answer:
-        """GET_KVLIST_BY_NAMESPACE (219)."""
-        table = self.kv.namespace(request.fields.namespace)
-        if table is None:
-            return Reply(
-                codes.QUERY_NOT_FOUND, f"No config item, Namespace: {request.fields.namespace}"
-            )
-        return Reply(body=bodies.kv_table(table))
-
-    def get_config(self, request: Request[NoFields]) -> Answer:
-        """GET_NAMESRV_CONFIG (319)."""
-        return Reply(body=bodies.properties_text(msgspec.to_builtins(self.settings)))
-
-    def update_config(self, request: Request[NoFields]) -> Answer:
-        """UPDATE_NAMESRV_CONFIG (318): unknown keys are left out, a wrong value refuses all."""
-        wanted = bodies.parse_properties_text(request.body)
-        black_list = _ALWAYS_BLACK_LISTED | set(self.settings.config_black_list.split(";"))
-        if not black_list.isdisjoint(wanted):
-            return Reply(codes.NO_PERMISSION, _BLACK_LISTED)
-        trial = msgspec.structs.replace(self.settings)
-        known = {key: text for key, text in wanted.items() if key in FIELDS}
-        try:
-            for key, text in known.items():
-                set_value(trial, key, text)
-            self.save_settings(known)
-        except (ConfigError, OSError) as error:
-            return Reply(codes.SYSTEM_ERROR, str(error))
-        for key, text in known.items():
-            set_value(self.settings, key, text)
-        if known:
-            log.info("configuration changed by %s: %s", request.peer.remote[0], known)
-        return Reply()
-
 
 def _in_zone(broker: BrokerSet, zone: str) -> bool:
     return MASTER_ID not in broker.addresses or (broker.zone or "").lower() == zone.lower()
-
-
-def _saved(change: Callable[[], None]) -> Reply:
-    """The answer to a change that must be on the disk before it is shown."""
-    try:
-        change()
-    except OSError as error:
-        log.error("a key-value change is refused, it cannot be saved: %s", error)
-        return Reply(codes.SYSTEM_ERROR, f"it cannot be saved: {error.strerror}")
-    return Reply()

@@ -184,7 +184,7 @@ def test_a_broker_in_this_process_is_shown_by_the_address_the_client_used(
 ) -> None:
     world.broker(address="10.0.0.1:10911").register("T1", "T2")
     world.broker(broker_id=1, address="10.0.0.2:10911").register("T1", "T2")
-    world.server.local_broker = "10.0.0.1:10911"
+    world.server.shown.local_broker = "10.0.0.1:10911"
     client = world.connect(local)
     route = client.call(105, {"topic": "T1"}).json()
     assert route["brokerDatas"][0]["brokerAddrs"] == {"0": seen, "1": "10.0.0.2:10911"}
