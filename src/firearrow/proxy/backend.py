@@ -102,6 +102,9 @@ class Backend(Protocol):
     def brokers_of(self, topics: Iterable[str], done: Callable[[set[str]], None]) -> None:
         """The brokers that hear of the clients of these topics."""
 
+    def all_brokers(self, done: Callable[[Iterable[str]], None]) -> None:
+        """Every broker that there is."""
+
     def reachable(self, broker_name: str) -> bool:
         """Whether it makes sense to choose this broker where there is a choice."""
 

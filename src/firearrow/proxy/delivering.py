@@ -22,6 +22,7 @@ from firearrow.proxy import checks, convert, lite
 from firearrow.proxy.backend import BrokerTopic
 from firearrow.proxy.clients import Client
 from firearrow.proxy.encoding import delivered
+from firearrow.proxy.flow import Flow
 from firearrow.proxy.inflight import Inflight, Renewals
 from firearrow.proxy.receipts import Receipt
 from firearrow.proxy.refusal import OK, of_remoting, status
@@ -37,6 +38,7 @@ class Consuming(Protocol):
     """What becomes of messages that are not delivered, and of those that are."""
 
     renewals: Renewals
+    flow: Flow
 
     def release(self, client: Client, group: str, topic: str, receipt: Receipt) -> None: ...
 
@@ -115,6 +117,7 @@ class Receive:
             return
         responses = self._responses(wanted, now)
         if responses:
+            self._receiving.flow.given += len(responses)
             call.send(rpc.ReceiveMessageResponse(status=OK), *responses, _time(now))
             call.end()
         else:

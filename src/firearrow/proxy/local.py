@@ -284,6 +284,9 @@ class LocalBackend:
     def brokers_of(self, topics: Iterable[str], done: Callable[[set[str]], None]) -> None:
         done({self._broker.broker_name})
 
+    def all_brokers(self, done: Callable[[Iterable[str]], None]) -> None:
+        done([self._broker.broker_name])
+
     def reachable(self, broker_name: str) -> bool:
         return True
 

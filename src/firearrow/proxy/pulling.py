@@ -20,6 +20,7 @@ from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.checks import milliseconds
 from firearrow.proxy.clients import CALL_S, Clients
 from firearrow.proxy.encoding import delivered
+from firearrow.proxy.flow import Flow
 from firearrow.proxy.refusal import OK, Refusal, of_remoting, status
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,9 @@ Unary = dict[str, tuple[Any, Any, Callable[[Call, Any], None]]]
 class Pulling:
     """Requests of consumers that keep their own offsets."""
 
-    def __init__(self, clients: Clients, backend: Backend, clock: Clock) -> None:
+    def __init__(self, clients: Clients, backend: Backend, clock: Clock, flow: Flow) -> None:
         self._clients = clients
+        self._flow = flow
         self._backend = backend
         self._clock = clock
         self._waiting: set[Call] = set()  # for a broker's answer
@@ -161,6 +163,7 @@ class Pulling:
             _end_pull(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), next_offset)
             return
         responses = [part(_MESSAGE, message) for message in messages]
+        self._flow.given += len(responses)
         last = rpc.PullMessageResponse(next_offset=next_offset)
         call.send(rpc.PullMessageResponse(status=OK), *responses, last)
         call.end()

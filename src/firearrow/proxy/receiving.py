@@ -18,6 +18,7 @@ from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.checks import milliseconds
 from firearrow.proxy.clients import Client, Clients
 from firearrow.proxy.delivering import Receive, end_receive
+from firearrow.proxy.flow import Flow
 from firearrow.proxy.inflight import RENEW_INVISIBLE_MS, Inflight, Renewals
 from firearrow.proxy.receipts import Receipt, parse_receipt, unexpired
 from firearrow.proxy.refusal import OK, Refusal, of_remoting, status
@@ -39,8 +40,9 @@ INIT_MODE_MAX: Final = "1"
 class Receiving:
     """The consumers' requests."""
 
-    def __init__(self, clients: Clients, backend: Backend, clock: Clock) -> None:
+    def __init__(self, clients: Clients, backend: Backend, clock: Clock, flow: Flow) -> None:
         self._clients = clients
+        self.flow = flow
         self._backend = backend
         self._clock = clock
         self.renewals = Renewals(clock, self._renew)

@@ -20,6 +20,7 @@ from firearrow.proxy import checks
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import Client, Clients
 from firearrow.proxy.drafts import Draft, Drafts, DraftSettings, send_fields
+from firearrow.proxy.flow import Flow
 from firearrow.proxy.refusal import OK, Refusal, of_remoting, status
 from firearrow.proxy.topics import accepted_types, type_name
 
@@ -75,9 +76,15 @@ class Sending:
     """The producers' requests."""
 
     def __init__(
-        self, clients: Clients, backend: Backend, clock: Clock, settings: DraftSettings
+        self,
+        clients: Clients,
+        backend: Backend,
+        clock: Clock,
+        settings: DraftSettings,
+        flow: Flow,
     ) -> None:
         self._clients = clients
+        self._flow = flow
         self._backend = backend
         self._drafts = Drafts(clock, settings)
         self._turn = itertools.count()
@@ -102,6 +109,7 @@ class Sending:
             try:
                 target = self._target(shape.topic, places)
                 target.check_type(shape.kind)
+                self._flow.taken += len(drafts)
                 done = _results(call, len(drafts))
                 for draft in drafts:
                     self._store(client, self._queue(target, draft.shape.group), draft, next(done))

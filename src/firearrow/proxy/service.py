@@ -29,6 +29,7 @@ from firearrow.proxy.clients import CONSUMERS, Client, Clients
 from firearrow.proxy.delivering import end_receive
 from firearrow.proxy.drafts import DraftSettings
 from firearrow.proxy.encoding import delivered
+from firearrow.proxy.flow import Flow
 from firearrow.proxy.pulling import Pulling
 from firearrow.proxy.receiving import Receiving
 from firearrow.proxy.refusal import Refusal, status
@@ -64,25 +65,28 @@ class Proxy:
         self._clock = clock
         self.clients = Clients(backend, clock)
         self.clients.routes_of = self._routes_of
-        self._sending = Sending(self.clients, backend, clock, settings)
-        self._receiving = Receiving(self.clients, backend, clock)
-        self._pulling = Pulling(self.clients, backend, clock)
+        self._flow = Flow(clock)
+        self._sending = Sending(self.clients, backend, clock, settings, self._flow)
+        self._receiving = Receiving(self.clients, backend, clock, self._flow)
+        self._pulling = Pulling(self.clients, backend, clock, self._flow)
         self._lite = lite.LiteSubscriptions(self.clients, backend, clock)
         self.health = Health([SERVICE_NAME, ADMIN_NAME])
         self.authenticator: Authenticator | None = None  # before ``methods``
         self._relays = Relays(clock)
         self._brokers = Brokers(backend)
-        self.admin = Admin(self.clients, backend, self._brokers, clock)
+        self.admin = Admin(self.clients, backend, self._brokers, clock, self._flow)
         self._inspection = Inspection(
             self.clients, backend, self._brokers, self._sending, self._relays, clock
         )
 
     def start(self) -> None:
         self.clients.start()
+        self._flow.start()
         self._receiving.renewals.start()
 
     def stop(self) -> None:
         self.clients.stop()
+        self._flow.stop()
         self._brokers.close()
         self._receiving.renewals.stop()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.support.brokers import Connection, World
+from tests.support.cluster import Cluster
 from tests.support.grpc import Client, GrpcWorld, Stream
 
 from firearrow.protocol.grpc import calls
@@ -20,8 +21,15 @@ from firearrow.protocol.grpc.pb import service_pb2
 START_S = 1_700_000_000  # of the virtual clock
 
 
-@pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
+@pytest.fixture(params=["up", "proxy"])
+def grpc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GrpcWorld]:
+    """The broker in the proxy's process (``firearrow up``), and elsewhere (``firearrow proxy``)."""
+    if request.param == "proxy":
+        cluster = Cluster(tmp_path)
+        cluster.create_topic("orders")
+        yield cluster.grpc
+        cluster.stop()
+        return
     world = World(tmp_path)
     grpc = GrpcWorld(world)
     grpc.create_topic("orders")
@@ -386,6 +394,27 @@ def test_the_proxys_own_numbers(grpc: GrpcWorld, operator: Operator) -> None:
     answer = operator.ask("GetProxyRuntimeStats", rpc.GetProxyRuntimeStatsRequest())
     assert (answer.producers, answer.consumers) == (1, 1)
     assert answer.version
+
+
+def test_the_proxys_rates(grpc: GrpcWorld, operator: Operator, client: Client) -> None:
+    def rates() -> tuple[float, float]:
+        answer = operator.ask("GetProxyRuntimeStats", rpc.GetProxyRuntimeStatsRequest())
+        return answer.in_tps, answer.out_tps
+
+    assert rates() == (0, 0)
+    for _ in range(30):
+        client.produce("orders")
+    _, received = client.receive("orders", "readers")
+    assert len(received) == 30
+    request = service_pb2.PullMessageRequest(offset=0, batch_size=30)
+    request.group.name, request.message_queue.topic.name = "pullers", "orders"
+    client.start("PullMessage", request)
+    grpc.world.clock.advance(30)
+    in_tps, out_tps = rates()
+    assert in_tps == pytest.approx(1, rel=0.1)
+    assert out_tps == pytest.approx(2, rel=0.1)
+    grpc.world.clock.advance(70)
+    assert rates() == (0, 0)
 
 
 def test_the_log_level(operator: Operator) -> None:

@@ -62,9 +62,17 @@ class Brokers:
         for name in wanted:
             self.ask(name, code, ext, lambda h, b, name=name: answered(name, h, b))
 
-    def of_group(self, group: str, done: Callable[[set[str]], None]) -> None:
-        """The brokers that know a group: those of its retry topic."""
-        self._backend.brokers_of([names.RETRY_PREFIX + group], done)
+    def of_group(self, group: str, done: Callable[[Iterable[str]], None]) -> None:
+        """The brokers that know a group: those of its retry topic. Groups that only pop have none,
+        and the name servers hear of a new one a little later; then it may be any broker."""
+
+        def found(brokers: set[str]) -> None:
+            if brokers:
+                done(brokers)
+            else:
+                self._backend.all_brokers(done)
+
+        self._backend.brokers_of([names.RETRY_PREFIX + group], found)
 
     def places(self, topic: str, found: Callable[[list[BrokerTopic]], None]) -> None:
         """Where a topic lies.

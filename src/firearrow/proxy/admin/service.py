@@ -26,6 +26,7 @@ from firearrow.proxy.backend import Backend, BrokerTopic
 from firearrow.proxy.checks import milliseconds
 from firearrow.proxy.clients import CONSUMERS, Clients
 from firearrow.proxy.convert import set_time
+from firearrow.proxy.flow import Flow
 from firearrow.proxy.refusal import Refusal, of_remoting, status
 from firearrow.proxy.topics import TYPE_ATTRIBUTE, accepted_types
 
@@ -47,8 +48,11 @@ Unary = dict[str, tuple[Any, Any, Callable[[Call, Any], None]]]
 class Admin:
     """Topics, groups and the proxy itself; see ``inspection`` for messages and clients."""
 
-    def __init__(self, clients: Clients, backend: Backend, brokers: Brokers, clock: Clock) -> None:
+    def __init__(
+        self, clients: Clients, backend: Backend, brokers: Brokers, clock: Clock, flow: Flow
+    ) -> None:
         self._clients = clients
+        self._flow = flow
         self._backend = backend
         self._brokers = brokers
         self._clock = clock
@@ -85,11 +89,14 @@ class Admin:
 
     def stats(self, call: Call, request: rpc.GetProxyRuntimeStatsRequest) -> None:
         kinds = [client.type for client in self._clients]
+        taken, given = self._flow.per_second()
         call.answer(
             rpc.GetProxyRuntimeStatsResponse(
                 status=status(),
                 proxy_name=platform.node(),
                 version=firearrow.__version__,
+                in_tps=taken,
+                out_tps=given,
                 connections=self.connections(),
                 producers=kinds.count(v2.PRODUCER),
                 consumers=sum(kind in CONSUMERS for kind in kinds),

@@ -74,6 +74,9 @@ class RemoteBackend:
         for topic in wanted:
             self._topics.find(topic, found)
 
+    def all_brokers(self, done: Callable[[Iterable[str]], None]) -> None:
+        self.brokers.names(done)
+
     def reachable(self, broker_name: str) -> bool:
         return self.brokers.reachable(broker_name)
 
