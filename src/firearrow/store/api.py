@@ -147,8 +147,9 @@ class Store(Protocol):
         (signed 32 bit); ``match`` is asked only for entries that pass them."""
 
     def entries(self, topic: str, queue_id: int, offset: int, count: int) -> list[Entry]:
-        """Consume queue entries of ``count`` messages from ``offset``; fewer, or none, at the end
-        or outside. One that stands for several messages may begin before ``offset``."""
+        """Consume queue entries of ``count`` messages from ``offset``; fewer at the end of a file,
+        fewer or none at the end of the queue or outside. One that stands for several messages may
+        begin before ``offset``."""
 
     def record(self, physical_offset: int, size: int | None = None) -> bytes | None:
         """The whole valid record that starts there, or ``None``."""

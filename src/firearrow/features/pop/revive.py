@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final, Protocol
 
@@ -19,7 +19,13 @@ from firearrow.broker.offsets import ConsumerOffsets
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.topics import Topics
 from firearrow.broker.writer import Writer
-from firearrow.codec.record import RecordError, decode_record, record_queue_offset, split_records
+from firearrow.codec.record import (
+    Record,
+    RecordError,
+    decode_record,
+    record_queue_offset,
+    split_records,
+)
 from firearrow.features.pop import checkpoints, copies
 from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint
 from firearrow.features.pop.inflight import Open, ReviveQueue
@@ -241,23 +247,30 @@ class Revive:
     def _remember_settled(self, queue: ReviveQueue) -> None:
         """Read what was settled last: should the timer deliver it again, it stays settled."""
         begin, newest_ms = queue.next_offset, 0
-        while begin > 0 and queue.next_offset - begin < AGAIN_RECORDS_MAX:
-            begin = max(0, begin - RECORDS_A_STEP)
-            for entry in self._store.entries(
-                self._revive_topic, queue.queue_id, begin, RECORDS_A_STEP
-            ):
-                data = self._store.record(entry.physical_offset)
-                if data is None or entry.offset >= queue.next_offset:
-                    continue
-                record = decode_record(data)
+        low = self._store.min_offset(self._revive_topic, queue.queue_id)
+        while begin > low and queue.next_offset - begin < AGAIN_RECORDS_MAX:
+            end, begin = begin, max(low, begin - RECORDS_A_STEP)
+            for record in self._records(queue.queue_id, begin, end):
                 newest_ms = max(newest_ms, record.store_timestamp)
                 if record.store_timestamp < newest_ms - AGAIN_MS:
-                    begin = 0
+                    begin = low
                     continue
                 with contextlib.suppress(ValueError):
                     found = checkpoints.read(record)
                     if isinstance(found, CheckPoint):
                         queue.over.add(found.key(self._settings.broker_name))
+
+    def _records(self, queue_id: int, begin: int, end: int) -> Iterator[Record]:
+        """The records of a revive queue from ``begin`` up to ``end`` that are there."""
+        while begin < end:
+            entries = self._store.entries(self._revive_topic, queue_id, begin, end - begin)
+            if not entries:
+                return
+            for entry in entries:
+                data = self._store.record(entry.physical_offset)
+                if data is not None:
+                    yield decode_record(data)
+            begin = entries[-1].end  # a read ends with its file: on with the next
 
     # -- settle
 

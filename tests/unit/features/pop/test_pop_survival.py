@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -38,13 +39,13 @@ REVIVE = "rmq_sys_REVIVE_LOG_DefaultCluster"
 TIMER = "rmq_sys_wheel_timer"
 
 
-def in_memory(settings: BrokerSettings | None = None) -> World:
+def in_memory(settings: BrokerSettings | None = None, **store_settings: Any) -> World:
     """A broker whose disk is memory, so that it can be killed."""
     clock = VirtualClock()
-    return World(Path("/store"), settings, disk=MemoryDisk(clock), clock=clock)
+    return World(Path("/store"), settings, disk=MemoryDisk(clock), clock=clock, **store_settings)
 
 
-def killed(world: World) -> World:
+def killed(world: World, **store_settings: Any) -> World:
     """The broker again, as it finds its files after kill -9: nobody has tidied up, and nothing of
     the one before runs on."""
     disk = world.store.disk
@@ -52,7 +53,7 @@ def killed(world: World) -> World:
     clock = VirtualClock(world.clock.now_ms())
     disk.now_ms = clock.now_ms
     disk.unlock()
-    return World(Path("/store"), world.settings, disk=disk, clock=clock)
+    return World(Path("/store"), world.settings, disk=disk, clock=clock, **store_settings)
 
 
 def drain(world: World, client: Connection, seconds: int) -> list[Got]:
@@ -205,6 +206,27 @@ def test_what_was_revived_is_not_revived_again_after_a_kill() -> None:
     again.clock.advance(30)
     assert again.store.max_offset(f"%RETRY%{GROUP}_{TOPIC}", 0) == 10
     again.stop()
+
+
+def test_what_was_revived_is_remembered_across_the_files_of_its_queue() -> None:
+    small = {
+        "mapped_file_size_consume_queue": 200,  # ten entries
+        "flush_interval_consume_queue": 50,
+        "flush_consume_queue_thorough_interval": 50,
+    }
+    world = in_memory(BrokerSettings(revive_queue_num=1), **small)
+    client = world.connect()
+    produce(client, *(b"%d" % n for n in range(40)))
+    for _ in range(40):
+        pop(client, maxMsgNums=1)
+    world.clock.jump_wall_clock(60_000)
+    for _ in range(2):  # the second broker's timer delivers once more what the first's did
+        world = killed(world, **small)
+        world.clock.advance(0.4)
+    world.clock.advance(30)
+    assert world.store.max_offset(REVIVE, 0) == 80
+    assert world.store.max_offset(f"%RETRY%{GROUP}_{TOPIC}", 0) == 40
+    world.stop()
 
 
 def test_with_synchronous_flush_what_is_answered_is_on_disk(tmp_path: Path) -> None:
