@@ -128,6 +128,8 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     lite_event_check_interval: Positive = 10_000
     lite_ttl_check_interval: Positive = 120_000
     min_lite_ttl: Positive = msgspec.field(default=15 * 60 * 1000, name="minLiteTTl")
+    lite_lag_latency_collect_enable: bool = False
+    lite_lag_latency_top_k: Positive = 50
     lite_subscription_check_interval: Positive = 120_000
     lite_subscription_check_timeout_mills: Positive = 180_000
     max_lite_subscription_count: Positive = 100_000

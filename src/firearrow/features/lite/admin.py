@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from firearrow.broker.groups import Groups
 from firearrow.broker.offsets import ConsumerOffsets
@@ -17,6 +17,7 @@ from firearrow.features.lite.placing import Placing
 from firearrow.features.lite.popping import Orders
 from firearrow.features.lite.registry import Registry, Subscriber
 from firearrow.model import codes, names
+from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import Answer, NoFields, Reply, Request
@@ -34,8 +35,21 @@ QUEUES_SHOWN_MAX: Final = 10_000
 ANY_CLIENT: Final = "*"
 
 
+LAGS_PER_STEP: Final = 200  # whose age is looked up in one go: a millisecond or two
+
+
 class AdminSettings(Protocol):
+    lite_lag_latency_collect_enable: bool
+    lite_lag_latency_top_k: int
     max_lmq_consume_queue_num: int
+
+
+class Lag(NamedTuple):
+    """What a group did not consume of a lite topic: so many messages from ``offset`` on."""
+
+    messages: int
+    queue: str
+    offset: int
 
 
 class LiteAdmin:
@@ -53,6 +67,7 @@ class LiteAdmin:
         orders: Orders,
         lifetime: Lifetime,
         placing: Placing,
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -64,6 +79,7 @@ class LiteAdmin:
         self._orders = orders
         self._lifetime = lifetime
         self._placing = placing
+        self._clock = clock
 
     def broker(self, request: Request[NoFields]) -> Answer:
         """GET_BROKER_LITE_INFO (200074)."""
@@ -190,9 +206,19 @@ class LiteAdmin:
         if fields.lite_topic:
             body["liteTopic"] = fields.lite_topic
             body |= self._lag(names.lite_queue(parent, fields.lite_topic), fields.group)
-        else:
-            body |= self._largest_lags(fields.group, max(0, fields.top_k))
-        return Reply(body=bodies.encode(body))
+            return Reply(body=bodies.encode(body))
+        count = max(0, fields.top_k)
+        lags = list(self._lags(fields.group))
+        body |= self._largest_lags(lags, count)
+        if not self._settings.lite_lag_latency_collect_enable:
+            return Reply(body=bodies.encode(body))
+
+        def aged(ages: list[tuple[int, Lag]]) -> None:
+            kept = min(count, self._settings.lite_lag_latency_top_k)
+            answer(request, Reply(body=bodies.encode(body | _oldest_lags(ages, kept))))
+
+        self._look_up_ages(iter(lags), [], aged)
+        return None
 
     def _check_group(self, name: str) -> Group | Reply:
         group = self._groups.table.get(name)
@@ -221,30 +247,41 @@ class LiteAdmin:
             "totalLagCount": high - committed,
         }
 
-    def _largest_lags(self, group: str, count: int) -> dict[str, Any]:
-        lags = list(self._lags(group))
-        largest = heapq.nlargest(count, lags, key=lambda lag: lag[0])
+    def _largest_lags(self, lags: list[Lag], count: int) -> dict[str, Any]:
         return {
             "earliestUnconsumedTimestamp": -1,
             "lagCountTopK": [
-                {
-                    "earliestUnconsumedTimestamp": self._store.store_time(queue, 0, committed),
-                    "lagCount": lag,
-                    "liteTopic": (names.lite_parts(queue) or ("", ""))[1],
-                }
-                for lag, queue, committed in largest
+                _shown_lag(self._store.store_time(lag.queue, 0, lag.offset), lag)
+                for lag in heapq.nlargest(count, lags, key=lambda lag: lag.messages)
             ],
             "lagTimestampTopK": [],
-            "totalLagCount": sum(lag for lag, _, _ in lags),
+            "totalLagCount": sum(lag.messages for lag in lags),
         }
 
-    def _lags(self, group: str) -> Iterator[tuple[int, str, int]]:
+    def _lags(self, group: str) -> Iterator[Lag]:
         for (queue, owner), offsets in self._offsets.committed.items():
             if owner != group or not queue.startswith(names.LITE_PREFIX):
                 continue
-            lag = self._store.max_offset(queue, 0) - offsets.get(0, 0)
-            if lag > 0:
-                yield lag, queue, offsets.get(0, 0)
+            offset = offsets.get(0, 0)
+            messages = self._store.max_offset(queue, 0) - offset
+            if messages > 0:
+                yield Lag(messages, queue, offset)
+
+    def _look_up_ages(
+        self,
+        lags: Iterator[Lag],
+        ages: list[tuple[int, Lag]],
+        done: Callable[[list[tuple[int, Lag]]], None],
+    ) -> None:
+        """Since when each lag is there: of some, and of the rest when others had their turn."""
+        before = len(ages)
+        for lag in islice(lags, LAGS_PER_STEP):
+            since_ms = self._store.store_time(lag.queue, 0, lag.offset)
+            ages.append((since_ms, lag))
+        if len(ages) - before == LAGS_PER_STEP:
+            self._clock.call_soon(self._look_up_ages, lags, ages, done)
+        else:
+            done([(since_ms, lag) for since_ms, lag in ages if since_ms > 0])
 
     def dispatch(self, request: Request[LiteDispatch]) -> Answer:
         """TRIGGER_LITE_DISPATCH (200079): look through a group, or one client of it, now."""
@@ -261,6 +298,22 @@ class LiteAdmin:
 
 def _no_group(name: str) -> Reply:
     return Reply(codes.SUBSCRIPTION_GROUP_NOT_EXIST, f"Group [{name}] not exist.")
+
+
+def _oldest_lags(ages: list[tuple[int, Lag]], count: int) -> dict[str, Any]:
+    oldest = heapq.nsmallest(count, ages)
+    return {
+        "earliestUnconsumedTimestamp": oldest[0][0] if oldest else -1,
+        "lagTimestampTopK": [_shown_lag(since_ms, lag) for since_ms, lag in oldest],
+    }
+
+
+def _shown_lag(since_ms: int, lag: Lag) -> dict[str, Any]:
+    return {
+        "earliestUnconsumedTimestamp": since_ms,
+        "lagCount": lag.messages,
+        "liteTopic": (names.lite_parts(lag.queue) or ("", ""))[1],
+    }
 
 
 def _shown(subscriber: Subscriber, count: int) -> list[str]:

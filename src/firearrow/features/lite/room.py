@@ -136,6 +136,7 @@ class LiteRoom(BaseRoom):
             orders,
             self.lifetime,
             placing,
+            clock,
         )
 
     # -- the room

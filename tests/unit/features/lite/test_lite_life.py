@@ -287,6 +287,32 @@ def test_what_is_told_of_a_group(world: World, client: Connection) -> None:
     assert client.call(GROUP_INFO, {"group": "nowhere"}).code == 26
 
 
+def test_a_group_is_told_which_lite_topics_wait_longest(tmp_path: Path) -> None:
+    world = lite_world(tmp_path, lite_lag_latency_collect_enable=True, lite_lag_latency_top_k=2)
+    client = world.connect()
+    ask = {"group": GROUP, "topK": 10}
+    assert client.call(GROUP_INFO, ask).json()["earliestUnconsumedTimestamp"] == -1
+    subscribe(client, *(f"d{n}" for n in range(500)))
+    begun_ms = world.clock.now_ms()
+    for n in range(500):
+        send(client, f"d{n}", b"first", b"second")
+        world.clock.advance(0.001)
+        (first, _) = pop(client)
+        if n < 2:
+            ack(client, first)
+    client.send(GROUP_INFO, ask)
+    world.clock.advance(0)
+    (told,) = client.received()
+    info = told.json()
+    assert info["totalLagCount"] == 998
+    assert info["lagTimestampTopK"] == [
+        {"earliestUnconsumedTimestamp": begun_ms, "lagCount": 1, "liteTopic": "d0"},
+        {"earliestUnconsumedTimestamp": begun_ms + 1, "lagCount": 1, "liteTopic": "d1"},
+    ]
+    assert info["earliestUnconsumedTimestamp"] == begun_ms
+    world.stop()
+
+
 def test_what_is_told_of_a_client(client: Connection) -> None:
     subscribe(client, "d1", "d2")
     fields = {"parentTopic": PARENT, "group": GROUP, "clientId": "c1", "maxCount": 1}
