@@ -87,6 +87,14 @@ def create_topics(
             _create_group(connection, "", f"group-{topic}-2", policy, {})
 
 
+def create_groups(broker: str, names: Iterable[str]) -> None:
+    """Groups with defaults on the broker at ``host:port``, where nobody makes them by consuming."""
+    host, _, port = broker.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        for name in names:
+            _create_group(connection, "", name, CUSTOMIZED, {})
+
+
 def _create_topic(connection: socket.socket, topic: str, kind: str) -> None:
     fields = {
         "topic": topic,

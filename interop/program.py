@@ -61,15 +61,14 @@ def run_program(
             text=True,
             env={**os.environ, **(environment or {})},
         )
-        watchdog = threading.Timer(RUN_SECONDS_MAX, process.kill)
-        watchdog.start()
+        watchdog = _Watchdog(process)
         try:
-            for result in _results(process, server):
+            for result in _results(process, server, watchdog):
                 missing.pop(result.scenario, None)
                 report(result)
             status = process.wait()
         finally:
-            watchdog.cancel()
+            watchdog.stop()
             process.kill()
             process.wait()
         reason = f"no result; the program ended with status {status}: {_tail(errors)}"
@@ -77,7 +76,25 @@ def run_program(
         report(Result(client, scenario, ok=False, seconds=0.0, detail=reason))
 
 
-def _results(process: subprocess.Popen[str], server: Server) -> Iterable[Result]:
+class _Watchdog:
+    """Kills a program that hangs. While the server restarts it waits: the Java broker takes up to
+    a minute to stop."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.start()
+
+    def start(self) -> None:
+        self._timer = threading.Timer(RUN_SECONDS_MAX, self._process.kill)
+        self._timer.start()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+
+def _results(
+    process: subprocess.Popen[str], server: Server, watchdog: _Watchdog
+) -> Iterable[Result]:
     assert process.stdin is not None
     assert process.stdout is not None
     for line in process.stdout:
@@ -85,7 +102,10 @@ def _results(process: subprocess.Popen[str], server: Server) -> Iterable[Result]
             continue  # a client's own chatter
         fields = json.loads(line)
         if fields.get("request") == "restart":
-            process.stdin.write(_restart(server) + "\n")
+            watchdog.stop()
+            answer = _restart(server)
+            watchdog.start()
+            process.stdin.write(answer + "\n")
             process.stdin.flush()
         else:
             yield Result(**fields)

@@ -20,7 +20,7 @@ from interop.remoting import Remote
 
 JAVA_VERSION = "5.5.0"
 START_SECONDS_MAX = 60
-STOP_SECONDS_MAX = 60
+STOP_SECONDS_MAX = 120  # RocketMQ's broker waits for each of its pop threads
 CURVE = "ec_paramgen_curve:prime256v1"
 NO_AUTHORITY = "basicConstraints=critical,CA:FALSE"
 NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1"

@@ -24,7 +24,7 @@ from interop.grpc_go import suite as grpc_go
 from interop.grpc_node import suite as grpc_node
 from interop.grpc_python import suite as grpc_python
 from interop.grpc_rust import suite as grpc_rust
-from interop.grpc_topics import create_topics, topic_of
+from interop.grpc_topics import create_groups, create_topics, topic_of
 from interop.java.jars import fetch_jars, missing_tools
 from interop.node import suite as node
 from interop.program import Suite, cache_directory
@@ -136,6 +136,7 @@ def run(namesrv: str, report: Report, server: Server) -> None:
     started, name = time.monotonic(), uuid.uuid4().hex[:8]
     taking_part, topic = _clients(prepared=True), topic_of(name, SCENARIO)
     create_topics(server.broker, name, [SCENARIO])
+    create_groups(server.broker, [_group("receive", client, topic) for client in taking_part])
 
     def together(action: str) -> dict[Client, list[Line]]:
         return _together(action, taking_part, namesrv, server.proxy, topic)
@@ -175,6 +176,10 @@ def _difference(sender: Client, ids: list[str], lines: Iterable[Line]) -> str:
     )
 
 
+def _group(action: str, client: Client, topic: str) -> str:
+    return f"{action}-{client.label}-{topic}"
+
+
 def _together(
     action: str, taking_part: list[Client], namesrv: str, proxy: str, topic: str
 ) -> dict[Client, list[Line]]:
@@ -182,7 +187,7 @@ def _together(
     running: dict[Client, subprocess.Popen[str]] = {}
     for client in taking_part:
         address = namesrv if client.remoting else proxy
-        arguments = [action, address, topic, f"{action}-{client.label}-{topic}", client.label]
+        arguments = [action, address, topic, _group(action, client, topic), client.label]
         running[client] = subprocess.Popen(
             [*client.command, *arguments, str(len(taking_part))],
             stdout=subprocess.PIPE,

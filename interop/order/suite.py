@@ -1,11 +1,13 @@
 """Order under changes: consumers are added and killed (SIGKILL) while messages of many keys come.
 
-Every key's messages must be consumed in order, whoever consumes them, and none may be missing.
+Every key's messages must be consumed in order, whoever consumes them, and none may be missing. One
+row has two brokers of ours behind ``firearrow proxy``, whatever the server under test.
 FIREARROW_ORDER_MESSAGES is how many there are (1,000,000 for the full proof).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from interop.fleet import BROKER_SETTINGS, Fleet
 from interop.java.jars import fetch_jars, missing_tools
 from interop.order.journal import KILLED, judge
 from interop.program import cache_directory
@@ -46,11 +49,15 @@ class Row:
     sources: str
     share: float  # of the messages: one by one they take longer
     grpc: bool = False
+    brokers: int = 1  # more: of ours, behind ``firearrow proxy``
 
 
+PORTS = (36876, 36911)  # of the name server and first broker of several
+GRPC = ("5.2.0", "rocketmq-client-java", "Fifo", "src_grpc", 0.02, True)
 ROWS = [
     Row("Java 5.5.0, orderly push", "5.5.0", "rocketmq-client", "Ordered", "src", 1.0),
-    Row("Java gRPC 5.2.0, FIFO", "5.2.0", "rocketmq-client-java", "Fifo", "src_grpc", 0.02, True),
+    Row("Java gRPC 5.2.0, FIFO", *GRPC),
+    Row("Java gRPC 5.2.0, FIFO, proxy, 2 brokers", *GRPC, brokers=2),
 ]
 _chosen = list(ROWS)
 
@@ -95,10 +102,17 @@ def run(namesrv: str, report: Report, server: Server) -> None:
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="firearrow-interop-order-") as home:
             try:
-                ok, detail = _Play(row, Path(home), server).run()
+                with _server(row, server) as given:
+                    ok, detail = _Play(row, Path(home), given).run()
             except (OSError, RuntimeError) as error:
                 ok, detail = False, f"it broke off: {error!r}"
         report(Result(row.title, SCENARIO, ok, time.monotonic() - started, detail))
+
+
+def _server(row: Row, server: Server) -> contextlib.AbstractContextManager[Server]:
+    if row.brokers == 1:
+        return contextlib.nullcontext(server)
+    return Fleet("firearrow", PORTS, BROKER_SETTINGS, brokers=row.brokers, proxy="firearrow")
 
 
 class _Play:
@@ -116,7 +130,9 @@ class _Play:
         self._topic = f"order-{row.main}-{uuid.uuid4().hex[:8]}"
         self._group = f"group-{self._topic}"
         self._members: list[subprocess.Popen[bytes]] = []
-        self._create(server.broker)
+        for broker in server.brokers:
+            self._create(broker)
+        time.sleep(1)  # the name server hears of it
 
     def _create(self, broker: str) -> None:
         topic = {"topic": self._topic, "readQueueNums": QUEUES, "writeQueueNums": QUEUES, "perm": 6}
@@ -128,7 +144,6 @@ class _Play:
                 answer = remote.call(code, ext, body)
                 if answer.code:
                     raise RuntimeError(f"request {code} was refused: {answer}")
-        time.sleep(1)  # the name server hears of it
 
     def run(self) -> tuple[bool, str]:
         """Whether all is as it should be, and the counts."""

@@ -122,19 +122,23 @@ impl Consumer {
         filter: &FilterExpression,
         count: usize,
     ) -> Result<Vec<MessageView>, Failure> {
-        let mut found = Vec::new();
+        let (mut found, mut last) = (Vec::new(), String::new());
         let end = Instant::now() + PATIENCE;
         while found.len() < count && Instant::now() < end {
-            let Ok(messages) = self.receive(filter, 15).await else {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
+            let messages = match self.receive(filter, 15).await {
+                Ok(messages) => messages,
+                Err(error) => {
+                    last = format!(" (last: {error})");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
             };
             for message in messages {
                 self.client.ack(&message).await?;
                 found.push(message);
             }
         }
-        same(found.len(), count, "received")?;
+        same(found.len(), count, &format!("received{last}"))?;
         Ok(found)
     }
 }
