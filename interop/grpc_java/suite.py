@@ -7,20 +7,23 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from interop.grpc_topics import create_on_all
 from interop.java.jars import fetch_jars, missing_tools
-from interop.program import cache_directory, run_program
-from interop.results import Report, Result, Server
+from interop.program import cache_directory, excusing, run_program
+from interop.results import Report, Server
 
 SOURCES = Path(__file__).parent / "src"
 LITE_SOURCES = Path(__file__).parent / "lite"  # for clients that have lite topics
 LITE_SINCE = (5, 2)
 ARTIFACT = "rocketmq-client-java"
-# What RocketMQ's proxy in local mode, as of 5.5.0, answers to every subscription to a lite topic.
-NO_LITE = 'ServiceManager.getLiteSubscriptionService()" is null'
+JAVA_ONLY = {
+    'ServiceManager.getLiteSubscriptionService()" is null': (
+        "RocketMQ's proxy in local mode, as of 5.5.0, has no lite topics (NullPointerException)"
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +98,4 @@ def _run_row(row: Row, home: Path, namesrv: str, report: Report, server: Server)
     name = uuid.uuid4().hex[:8]
     create_on_all(server.brokers, name, scenarios)
     arguments = [server.proxy, namesrv, row.title, row.security, name]
-    run_program([*java, *arguments], row.title, scenarios, _excusing(report), server)
-
-
-def _excusing(report: Report) -> Report:
-    def excused(result: Result) -> None:
-        if NO_LITE in result.detail:
-            why = "RocketMQ's proxy in local mode has no lite topics (a NullPointerException)"
-            result = replace(result, skipped=True, detail=why)
-        report(result)
-
-    return excused
+    run_program([*java, *arguments], row.title, scenarios, excusing(report, JAVA_ONLY), server)
