@@ -11,6 +11,7 @@ from firearrow.model.group import Group
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
+from firearrow.protocol.grpc.protobuf import part
 from firearrow.protocol.remoting.headers import Header
 from firearrow.protocol.remoting.lite_requests import POP_LITE_MESSAGE
 from firearrow.proxy import checks, lite
@@ -155,6 +156,7 @@ class Receiving:
         if not entries:
             raise Refusal(v2.INTERNAL_SERVER_ERROR, "ack message result is empty")
         results: dict[int, v2.Status] = {}
+        now_ms = self._clock.now_ms()
 
         def done(index: int, result: v2.Status) -> None:
             results[index] = result
@@ -166,7 +168,7 @@ class Receiving:
                 receipt = self._receipt(
                     client, group, entry.message_id, entry.receipt_handle, entry.lite_topic
                 )
-                unexpired(receipt, self._clock.now_ms())
+                unexpired(receipt, now_ms)
                 self.acknowledge(client, group, topic, receipt, _Indexed(number, done))
             except Refusal as refusal:
                 done(number, refusal.status)
@@ -321,26 +323,29 @@ class _Indexed:
         self._done(self._index, result)
 
 
-# Reading a message from bytes is several times faster than putting it together.
-_ACKNOWLEDGED: Final = rpc.AckMessageResponse(
-    status=status(), entries=[rpc.AckMessageResultEntry(status=status())]
-).SerializeToString()
+# Encoded by hand: that is several times faster than to put messages together.
+_Response, _Result = rpc.AckMessageResponse, rpc.AckMessageResultEntry
+_OVERALL_OK: Final = part(_Response.STATUS_FIELD_NUMBER, OK.SerializeToString())
+_RESULT_OK: Final = part(_Result.STATUS_FIELD_NUMBER, OK.SerializeToString())
 
 
-def _acknowledged(
-    entries: list[rpc.AckMessageEntry], results: list[v2.Status]
-) -> rpc.AckMessageResponse:
-    if len(entries) == 1 and results[0].code == v2.OK:
-        response = rpc.AckMessageResponse.FromString(_ACKNOWLEDGED)
-        response.entries[0].message_id = entries[0].message_id
-        response.entries[0].receipt_handle = entries[0].receipt_handle
-        return response
-    response = rpc.AckMessageResponse(status=overall(results))
+def _acknowledged(entries: list[rpc.AckMessageEntry], results: list[v2.Status]) -> bytes:
+    total = overall(results)
+    pieces = [
+        _OVERALL_OK
+        if total is OK
+        else part(_Response.STATUS_FIELD_NUMBER, total.SerializeToString())
+    ]
     for entry, result in zip(entries, results, strict=True):
-        response.entries.add(
-            message_id=entry.message_id, receipt_handle=entry.receipt_handle, status=result
+        fields = (
+            part(_Result.MESSAGE_ID_FIELD_NUMBER, entry.message_id.encode()),
+            part(_Result.RECEIPT_HANDLE_FIELD_NUMBER, entry.receipt_handle.encode()),
+            _RESULT_OK
+            if result is OK
+            else part(_Result.STATUS_FIELD_NUMBER, result.SerializeToString()),
         )
-    return response
+        pieces.append(part(_Response.ENTRIES_FIELD_NUMBER, b"".join(fields)))
+    return b"".join(pieces)
 
 
 def _invisible_ms(request: rpc.ReceiveMessageRequest) -> int:

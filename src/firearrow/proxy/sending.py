@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -14,7 +14,7 @@ from firearrow.model.clock import Clock
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
-from firearrow.protocol.grpc.protobuf import NUMBER, key, part, varint
+from firearrow.protocol.grpc.protobuf import BYTES, NUMBER, key, part, varint
 from firearrow.protocol.remoting.headers import Header
 from firearrow.proxy import checks
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
@@ -110,9 +110,8 @@ class Sending:
                 target = self._target(shape.topic, places)
                 target.check_type(shape.kind)
                 self._flow.taken += len(drafts)
-                done = _results(call, len(drafts))
-                for draft in drafts:
-                    self._store(client, self._queue(target, draft.shape.group), draft, next(done))
+                for draft, done in zip(drafts, _results(call, len(drafts)), strict=True):
+                    self._store(client, self._queue(target, draft.shape.group), draft, done)
             except Refusal as refusal:
                 call.answer(rpc.SendMessageResponse(status=refusal.status))
 
@@ -235,11 +234,10 @@ class _Target:
             )
 
 
-def _results(call: Call, count: int) -> Iterator[Done]:
+def _results(call: Call, count: int) -> list[Done]:
     """What hears of each message's result; the last one answers the call."""
     if count == 1:
-        yield lambda result, entry: call.answer(_response(result, entry))
-        return
+        return [lambda result, entry: call.answer(_response(result, entry))]
     results: dict[int, tuple[v2.Status, bytes]] = {}
 
     def done(index: int, result: v2.Status, entry: bytes) -> None:
@@ -248,8 +246,7 @@ def _results(call: Call, count: int) -> Iterator[Done]:
             statuses, entries = zip(*(results[number] for number in range(count)), strict=True)
             call.answer(_response(overall(list(statuses)), *entries))
 
-    for index in range(count):
-        yield partial(done, index)
+    return [partial(done, index) for index in range(count)]
 
 
 def _response(result: v2.Status, *entries: bytes) -> bytes:
@@ -269,6 +266,8 @@ _RESPONSE_OK: Final = part(rpc.SendMessageResponse.STATUS_FIELD_NUMBER, OK.Seria
 _ENTRY: Final = rpc.SendMessageResponse.ENTRIES_FIELD_NUMBER
 _Entry = rpc.SendResultEntry
 _ENTRY_OK: Final = part(_Entry.STATUS_FIELD_NUMBER, OK.SerializeToString())
+_MESSAGE_ID: Final = key(_Entry.MESSAGE_ID_FIELD_NUMBER, BYTES)
+_TRANSACTION_ID: Final = key(_Entry.TRANSACTION_ID_FIELD_NUMBER, BYTES)
 _OFFSET: Final = key(_Entry.OFFSET_FIELD_NUMBER, NUMBER)
 
 
@@ -278,21 +277,22 @@ def _result(header: Header | None, broker_name: str, half: bool) -> tuple[v2.Sta
         refused = _refusal(header).status
         return refused, part(_ENTRY, rpc.SendResultEntry(status=refused).SerializeToString())
     ext = header.ext or {}
-    unique_key = transaction_id = ext.get("transactionId", "")
+    unique_key = ext.get("transactionId", "")
     queue_offset = int(ext.get("queueOffset", 0))
+    identity = transaction = unique_key.encode()
     place = parse_offset_message_id(ext.get("msgId", "")) if half else None
     if place is not None:
-        transaction_id = Transaction(broker_name, queue_offset, place[1], unique_key).text()
-    pieces = [
-        _ENTRY_OK,
-        part(_Entry.MESSAGE_ID_FIELD_NUMBER, unique_key.encode()),
-        part(_Entry.TRANSACTION_ID_FIELD_NUMBER, transaction_id.encode()),
-        _OFFSET,
-        varint(queue_offset),
-    ]
+        named = Transaction(broker_name, queue_offset, place[1], unique_key)
+        transaction = named.text().encode()
+    recall = b""
     if "recallHandle" in ext:
-        pieces.append(part(_Entry.RECALL_HANDLE_FIELD_NUMBER, ext["recallHandle"].encode()))
-    return OK, part(_ENTRY, b"".join(pieces))
+        recall = part(_Entry.RECALL_HANDLE_FIELD_NUMBER, ext["recallHandle"].encode())
+    fields = (
+        *(_ENTRY_OK, _MESSAGE_ID, varint(len(identity)), identity),
+        *(_TRANSACTION_ID, varint(len(transaction)), transaction),
+        *(_OFFSET, varint(queue_offset), recall),
+    )
+    return OK, part(_ENTRY, b"".join(fields))
 
 
 def _refusal(header: Header | None) -> Refusal:

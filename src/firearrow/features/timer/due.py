@@ -11,7 +11,9 @@ from firearrow.codec.properties import find_property
 _DELAY_SEC: Final = b"TIMER_DELAY_SEC"
 _DELAY_MS: Final = b"TIMER_DELAY_MS"
 _DELIVER_MS: Final = b"TIMER_DELIVER_MS"
-MARKS: Final = tuple(name + b"\x01" for name in (_DELAY_SEC, _DELAY_MS, _DELIVER_MS))
+_NAMES: Final = (_DELAY_SEC, _DELAY_MS, _DELIVER_MS)
+MARKS: Final = tuple(name + b"\x01" for name in _NAMES)
+_MARKED: Final = tuple(zip(_NAMES, MARKS, strict=True))
 TIMER_PROPERTIES: Final = ("TIMER_DELAY_SEC", "TIMER_DELAY_MS", "TIMER_DELIVER_MS")
 PRECISIONS_MS: Final = (100, 200, 500, 1000)
 
@@ -35,9 +37,12 @@ def precision_ms(settings: TimerSettings) -> int:
     return wanted if wanted in PRECISIONS_MS else 1000
 
 
-def due(properties: bytes, now_ms: int, settings: TimerSettings) -> Due:
-    """The tick of a message with a timer property, or why it is refused."""
-    at_ms = _deliver_ms(properties, now_ms)
+def due(properties: bytes, now_ms: int, settings: TimerSettings) -> Due | None:
+    """The tick of a message with a timer property, or why it is refused; ``None`` without one."""
+    found = _timer_property(properties)
+    if found is None:
+        return None
+    at_ms = _deliver_ms(*found, now_ms)
     if at_ms is None:
         return Due(0, "its timer property is no whole number")
     if at_ms <= now_ms:
@@ -52,16 +57,21 @@ def due(properties: bytes, now_ms: int, settings: TimerSettings) -> Due:
     return Due(at_ms - tick if at_ms % tick == 0 else at_ms // tick * tick)
 
 
-def _deliver_ms(properties: bytes, now_ms: int) -> int | None:
-    seconds = find_property(properties, _DELAY_SEC)
-    if seconds is not None:
-        value = _number(seconds)
-        return None if value is None else now_ms + value * 1000
-    milliseconds = find_property(properties, _DELAY_MS)
-    if milliseconds is not None:
-        value = _number(milliseconds)
-        return None if value is None else now_ms + value
-    return _number(find_property(properties, _DELIVER_MS) or b"")
+def _timer_property(properties: bytes) -> tuple[bytes, bytes] | None:
+    """Name and value of the one that counts."""
+    for name, mark in _MARKED:
+        if mark in properties:
+            value = find_property(properties, name)
+            if value is not None:
+                return name, value
+    return None
+
+
+def _deliver_ms(name: bytes, value: bytes, now_ms: int) -> int | None:
+    number = _number(value)
+    if number is None or name == _DELIVER_MS:
+        return number
+    return now_ms + (number * 1000 if name == _DELAY_SEC else number)
 
 
 def _number(text: bytes) -> int | None:

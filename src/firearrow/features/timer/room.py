@@ -40,6 +40,8 @@ from firearrow.protocol.remoting.session import Route
 from firearrow.store.api import Put, PutStatus, Store
 from firearrow.store.timerapi import PendingTimers
 
+# Redeliveries, and the many acknowledgements of popped messages: nobody sent them.
+_NEVER_RECALLED: Final = (names.RETRY_PREFIX, names.REVIVE_TOPIC_PREFIX)
 _COMMIT: Final = 8  # transaction bits of a committed message
 # As after a send: the tombstone is stored, whatever else was not confirmed in time.
 _STORED: Final = frozenset({PutStatus.OK, PutStatus.FLUSH_DISK_TIMEOUT})
@@ -99,11 +101,11 @@ class TimerRoom(BaseRoom):
             return message
         if has_delay_level(properties):
             return _without_timer(message)
-        if not any(find_property(properties, mark[:-1]) is not None for mark in MARKS):
+        when = due(properties, self._clock.now_ms(), self._settings)
+        if when is None:
             return message
         if not self._settings.timer_wheel_enable:
             return Put(PutStatus.WHEEL_TIMER_NOT_ENABLE, "timerWheelEnable is false")
-        when = due(properties, self._clock.now_ms(), self._settings)
         if when.refusal:
             return Put(PutStatus.WHEEL_TIMER_MSG_ILLEGAL, when.refusal)
         if when.slot_ms:
@@ -125,7 +127,7 @@ class TimerRoom(BaseRoom):
                 properties=format_properties(properties),
             )
         )
-        if not message.topic.startswith(names.RETRY_PREFIX):
+        if not message.topic.startswith(_NEVER_RECALLED):
             unique_key = properties.get("UNIQ_KEY", "")
             put.recall_handle = encode_handle(
                 Handle(message.topic, self._settings.broker_name, str(slot_ms + 1), unique_key)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, Protocol
 
 from firearrow.codec.hashes import java_hash
@@ -49,6 +50,9 @@ _GIVE_UP: Final = frozenset({PutStatus.MESSAGE_ILLEGAL, PutStatus.PROPERTIES_SIZ
 
 class WheelSettings(TimerSettings, Protocol):
     timer_roll_window_slot: int
+
+
+_hash = lru_cache(maxsize=1024)(java_hash)  # of topics
 
 
 class Clockwork:
@@ -217,7 +221,7 @@ class Clockwork:
             magic |= MAGIC_DELETE
         topic = properties.get("REAL_TOPIC", "")
         self._files.add(
-            magic, self._write_ms, slot_ms, record.physical_offset, record.size, java_hash(topic)
+            magic, self._write_ms, slot_ms, record.physical_offset, record.size, _hash(topic)
         )
         self._busy_until_ms = max(self._busy_until_ms, slot_ms)
         self.pending.add(topic, -1 if magic & MAGIC_DELETE else 1, self._clock.now_ms())

@@ -42,6 +42,8 @@ _FIRST_DYNAMIC: Final = len(STATIC) + 1
 _BY_BYTE: Final = (None,) * 129 + STATIC
 _BYTE_DYNAMIC: Final = 0x80 | _FIRST_DYNAMIC
 _BYTE_LONG: Final = 0xFF
+_REFERENCES: Final = bytes(range(0x80, _BYTE_LONG))
+_RUNS_MAX: Final = 16  # a connection
 # What stands for a pseudo header that a request cannot have, or has twice.
 MALFORMED: Final = ":status"
 _PSEUDO: Final = frozenset({":authority", ":method", ":path", ":scheme", MALFORMED})
@@ -55,13 +57,18 @@ class HeaderError(ValueError):
 class Decoder:
     """Reads the header blocks of one connection, which refer to those before them."""
 
-    __slots__ = ("_bytes", "_entries", "_limit", "_sizes")
+    __slots__ = ("_bytes", "_entries", "_limit", "_run", "_runs", "_sizes", "_steady")
 
     def __init__(self) -> None:
         self._entries: list[tuple[str, str]] = []  # the newest last
         self._sizes: list[int] = []
         self._bytes = 0
         self._limit = TABLE_BYTES_MAX
+        # Most blocks begin with a run of references of a byte each, the same for all calls of a
+        # method: the fields that it stands for, as long as the table stays as it is.
+        self._runs: dict[bytes, list[tuple[str, str]]] = {}
+        self._run = 0  # the last one's bytes, and fields
+        self._steady = True  # the table is as it was before this block
 
     def decode(self, block: bytes) -> Metadata:
         """The fields of one block; of several with one name, the last.
@@ -80,9 +87,14 @@ class Decoder:
             raise HeaderError(str(error)) from None
 
     def _decode(self, block: bytes) -> Metadata:
-        fields: list[tuple[str, str]] = []
+        at = self._run
+        known = self._runs.get(block[:at])
+        if known is not None:
+            fields = known.copy()
+        else:
+            at, fields, self._steady = 0, [], True
         add = fields.append
-        entries, at, end = self._entries, 0, len(block)
+        entries, end = self._entries, len(block)
         while at < end:
             byte = block[at]
             if byte >= 0x80:
@@ -105,10 +117,24 @@ class Decoder:
             else:
                 field, _, at = self._literal(block, at, 0x0F)
                 add(field)
+        if known is None and self._steady:
+            self._learn(block, fields)
         metadata = dict(fields)
         if len(metadata) < len(fields) and _has_twice(fields):
             metadata[MALFORMED] = ""
         return metadata
+
+    def _learn(self, block: bytes, fields: list[tuple[str, str]]) -> None:
+        self._run = run = len(block) - len(block.lstrip(_REFERENCES))
+        if len(self._runs) >= _RUNS_MAX:
+            self._runs.clear()
+        if run:
+            self._runs[block[:run]] = fields[:run]
+
+    def _changed(self) -> None:
+        """The table is another one: references mean something else."""
+        self._steady = False
+        self._runs.clear()
 
     def _literal(self, block: bytes, at: int, mask: int) -> tuple[tuple[str, str], int, int]:
         """A field, the bytes of its name and value, and where the next begins."""
@@ -138,6 +164,7 @@ class Decoder:
         return self._entries[_FIRST_DYNAMIC - 1 - index]
 
     def _add(self, field: tuple[str, str], size: int) -> None:
+        self._changed()
         size += _ENTRY_BYTES
         self._entries.append(field)
         self._sizes.append(size)
@@ -157,6 +184,7 @@ class Decoder:
         limit, at = _integer(block, at, 0x1F)
         if limit > TABLE_BYTES_MAX:
             raise HeaderError(f"a header table of {limit} bytes; the limit is {TABLE_BYTES_MAX}")
+        self._changed()
         self._limit = limit
         self._evict()
         return at
