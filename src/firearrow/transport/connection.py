@@ -125,7 +125,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.active = True
-        self._stay_awake()
         if self.closed:
             return
         try:
@@ -140,6 +139,7 @@ class Connection(asyncio.Protocol):
                 self._write(answer)
                 if self._paused:
                     self._check_buffer()
+            self._stay_awake()  # from here on the client has its time for the next request
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -46,7 +46,7 @@ class LoopClock:
 
 
 class Wakefulness:
-    """Keeps the loop from sleeping for a moment after it has read something.
+    """Keeps the loop from sleeping for a moment after it has answered what it read.
 
     A client that sends one request after the other sends the next one some 30 us after an answer.
     To put the processor to sleep and wake it costs more than that: without sleeping such a client
@@ -61,7 +61,7 @@ class Wakefulness:
         self._awake = False
 
     def extend(self) -> None:
-        """Something was read."""
+        """Something was read, and its answer is written if there is one."""
         self._until_s = time.monotonic() + self.AWAKE_S
         if not self._awake:
             self._awake = True
