@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable
 from copy import copy
 from functools import partial
@@ -88,6 +89,7 @@ class Sender:
         self._refuse = self._checks.refuse
         self._lane = topics.plain.get
         self._stats = stats
+        self._count = stats.stored_in
         self._retry = retry
         self._unique_ids = UniqueIds(store_host, process_id, clock.now_ms)
         self._host_hex = store_host.hex().upper()
@@ -196,7 +198,7 @@ class Sender:
         request: Request[SendFields],
         message: Message,
         put: Put,
-        counters: list[int],
+        counters: array[int],
         queue_id: int,
         unique_key: str,
         inner: int = 0,
@@ -207,7 +209,7 @@ class Sender:
         if put.duplicate:
             queue_id = put.queue_id
         else:
-            self._stats.stored_in(counters, inner or 1, put.end - put.physical_offset)
+            self._count(counters, inner or 1, put.end - put.physical_offset)
         identity = f"{put.physical_offset:016X}"
         if inner:  # tells a producer that one id is the id of all
             identity += f'","batchUniqId":"{_inside(unique_key)}'

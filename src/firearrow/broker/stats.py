@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -45,7 +46,7 @@ class BrokerStats:
         self.found = 0
         self.missed = 0
         self.transferred = 0
-        self.by_topic: dict[str, list[int]] = {}  # messages and bytes stored
+        self.by_topic: dict[str, array[int]] = {}  # messages and bytes stored
         self.by_group: dict[tuple[str, str], list[int]] = {}  # messages and bytes handed out
         self.sent_back: dict[tuple[str, str], int] = {}
         self._samples: deque[Totals] = deque(maxlen=SAMPLES)
@@ -68,11 +69,14 @@ class BrokerStats:
     def stored(self, topic: str, count: int, size: int) -> None:
         self.stored_in(self.of_topic(topic), count, size)
 
-    def of_topic(self, topic: str) -> list[int]:
+    def of_topic(self, topic: str) -> array[int]:
         """Messages and bytes stored of one topic; for ``stored_in``."""
-        return self.by_topic.setdefault(topic, [0, 0])
+        counters = self.by_topic.get(topic)
+        if counters is None:  # numbers side by side: of very many topics all are out of sight
+            counters = self.by_topic[topic] = array("q", (0, 0))
+        return counters
 
-    def stored_in(self, counters: list[int], count: int, size: int) -> None:
+    def stored_in(self, counters: array[int], count: int, size: int) -> None:
         """``stored`` for a topic whose counters are at hand."""
         self.put += count
         self.put_bytes += size

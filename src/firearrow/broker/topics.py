@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
@@ -73,7 +74,7 @@ class Lane:
     def __init__(self, name: str, write_queues: int) -> None:
         self.name = name
         self.write_queues = write_queues
-        self.counters: list[int]  # these two are the sender's, from its first message on
+        self.counters: array[int]  # these two are the sender's, from its first message on
         self.place: Place | None = None
 
 

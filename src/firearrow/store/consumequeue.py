@@ -49,7 +49,7 @@ class TopicShape:
         self.name = name
         self.files = files  # of its queues
         # Those with the lowest ids, for a quick way to them; all others are in the table only.
-        self.queues: list[ConsumeQueue | None] = []
+        self.queues: tuple[ConsumeQueue | None, ...] = ()
         self.listeners = listeners
         self.tags_rule = tags_rule  # where the tags code is not the hash of the tag
         if len(encoded) <= TOPIC_BYTES_V1_MAX:

@@ -54,6 +54,7 @@ class Dispatcher:
         # By topic; those of all topics stand under ``None``, with what the names begin with.
         self._listeners: dict[str | None, list[tuple[int, str, Arrival]]] = {}
         self._listener_count = 0
+        self._shared: dict[tuple[Arrival, ...], tuple[Arrival, ...]] = {}
         # Whether a topic has batch queues; ``None`` for a topic that nobody knows. Asked once.
         self.batch_rule: Callable[[str], bool | None] = lambda topic: None
         # A topic's queues are in one of these: who finds none in the first looks into the other.
@@ -72,15 +73,18 @@ class Dispatcher:
 
     def add(self, queue: ConsumeQueue) -> None:
         self.table[queue.shape.name, queue.queue_id] = queue
-        queues, queue_id = queue.shape.queues, queue.queue_id
-        if queue_id < QUICK_QUEUES_MAX:
-            queues += [None] * (queue_id + 1 - len(queues))
-            queues[queue_id] = queue
+        self._place(queue.shape, queue.queue_id, queue)
 
     def remove(self, queue: ConsumeQueue) -> None:
         del self.table[queue.shape.name, queue.queue_id]
-        if queue.queue_id < QUICK_QUEUES_MAX:
-            queue.shape.queues[queue.queue_id] = None
+        self._place(queue.shape, queue.queue_id, None)
+
+    def _place(self, shape: TopicShape, queue_id: int, queue: ConsumeQueue | None) -> None:
+        if queue_id < QUICK_QUEUES_MAX:
+            queues = [*shape.queues]
+            queues += [None] * (queue_id + 1 - len(queues))
+            queues[queue_id] = queue
+            shape.queues = tuple(queues)
 
     def shape(self, topic: str) -> TopicShape:
         shape = self.shapes.get(topic)
@@ -169,7 +173,10 @@ class Dispatcher:
             self._queue_flusher.dirty(queue, phy)
         else:
             pending += ENTRY.pack(phy, size, tags_code)
-        queue.max_offset = offset = queue.max_offset + 1
+        offset = queue.max_offset + 1
+        if offset == queue.next_offset:  # mostly; one number for both is one wait for memory less
+            offset = queue.next_offset
+        queue.max_offset = offset
         shape = queue.shape
         for listener in shape.listeners:
             listener(shape.name, queue.queue_id, offset, tags_code, phy, size)
@@ -260,13 +267,14 @@ class Dispatcher:
             shapes[name].listeners = self._listeners_of(name)
 
     def _listeners_of(self, name: str) -> tuple[Arrival, ...]:
-        """In the order in which they came."""
+        """In the order in which they came; one tuple for all topics that have the same."""
         found = [*self._listeners.get(None, ()), *self._listeners.get(name, ())]
-        return tuple(
+        listeners = tuple(
             listener
             for _, prefix, listener in sorted(found, key=itemgetter(0))
             if name.startswith(prefix)
         )
+        return self._shared.setdefault(listeners, listeners)
 
     def forget(self, topic: str) -> list[ConsumeQueue]:
         """Drop the topic's queues, but not their files."""
