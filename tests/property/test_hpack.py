@@ -26,6 +26,21 @@ def test_blocks_of_one_connection(blocks: list[tuple[dict[str, str], bool, int |
         assert decoder.decode(encoder.encode(list(headers.items()), huffman=huffman)) == headers
 
 
+def test_the_same_references_after_the_table_changed() -> None:
+    """References count from the table's end: a new entry gives the same bytes another meaning."""
+    decoder = Decoder()
+    decoder.decode(b"\x40\x01a\x011\x40\x01b\x012")
+    again, literal = b"\x83\xbe\xbf", b"\x00\x01x\x01y"
+    for _ in range(2):
+        assert decoder.decode(again + literal) == {":method": "POST", "b": "2", "a": "1", "x": "y"}
+    assert decoder.decode(again + b"\x40\x01c\x013")["c"] == "3"
+    for _ in range(2):
+        assert decoder.decode(again) == {":method": "POST", "c": "3", "b": "2"}
+    assert decoder.decode(b"\x20" + b"\x83") == {":method": "POST"}  # an empty table
+    with pytest.raises(HeaderError):
+        decoder.decode(again)
+
+
 @given(st.lists(st.binary(max_size=100), max_size=5))
 def test_garbage(blocks: list[bytes]) -> None:
     decoder = Decoder()

@@ -183,14 +183,16 @@ class Receive:
         starts = _starts(str(ext.get("startOffsetInfo", "")))
         pop_ms, invisible_ms = int(ext["popTime"]), int(ext["invisibleTime"])
         revive_queue = int(ext["reviveQid"])
-        broker_name = self._place.broker_name
+        topic, broker_name = self._topic, self._place.broker_name
+        usual_flag = retry_flag(topic)
 
         def receipt(record: Record) -> Receipt:
             handle = None
-            if b"POP_CK\x01" in record.properties and record.topic == self._topic:
+            usual = record.topic == topic
+            if usual and b"POP_CK\x01" in record.properties:
                 handle = _stored_handle(find_property(record.properties, b"POP_CK"))
             if handle is None:
-                flag = retry_flag(record.topic)
+                flag = usual_flag if usual else retry_flag(record.topic)
                 queue_id, offset = record.queue_id, record.queue_offset
                 start = starts.get((flag, queue_id), offset)
                 handle = Handle(

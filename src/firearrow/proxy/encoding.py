@@ -39,6 +39,7 @@ _BODY: Final = key(_Message.BODY_FIELD_NUMBER, BYTES)
 _MESSAGE_ID: Final = key(_System.MESSAGE_ID_FIELD_NUMBER, BYTES)
 _BORN_TIMESTAMP: Final = key(_System.BORN_TIMESTAMP_FIELD_NUMBER, BYTES)
 _STORE_TIMESTAMP: Final = key(_System.STORE_TIMESTAMP_FIELD_NUMBER, BYTES)
+_HANDLE: Final = key(_System.RECEIPT_HANDLE_FIELD_NUMBER, BYTES)
 _QUEUE_ID: Final = key(_System.QUEUE_ID_FIELD_NUMBER, NUMBER)
 _QUEUE_OFFSET: Final = key(_System.QUEUE_OFFSET_FIELD_NUMBER, NUMBER)
 _ATTEMPT: Final = key(_System.DELIVERY_ATTEMPT_FIELD_NUMBER, NUMBER)
@@ -71,11 +72,13 @@ def delivered(record: Record, topic: str, receipt_handle: str | None, now_ms: in
     if not message_id:
         message_id = offset_message_id(record.store_host, record.physical_offset)
     identity = message_id.encode()
-    rare = handle = b""
+    rare = b""
+    handle: tuple[bytes, ...] = ()
     if keys or _DELAY_SEC in record.properties:
         rare = _rare(record.properties, keys, now_ms)
     if receipt_handle is not None:
-        handle = part(_System.RECEIPT_HANDLE_FIELD_NUMBER, receipt_handle.encode())
+        text = receipt_handle.encode()
+        handle = (_HANDLE, varint(len(text)), text)
     digest = md5(body, usedforsecurity=False).hexdigest().upper().encode()
     system = b"".join(
         (
@@ -90,7 +93,7 @@ def delivered(record: Record, topic: str, receipt_handle: str | None, now_ms: in
             _time(record.born_timestamp),
             _STORE_TIMESTAMP,
             _time(record.store_timestamp),
-            handle,
+            *handle,
             _QUEUE_ID,
             varint(record.queue_id),
             _QUEUE_OFFSET,

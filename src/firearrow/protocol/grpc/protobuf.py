@@ -7,7 +7,11 @@ from typing import Final
 
 NUMBER: Final = 0
 BYTES: Final = 2
-_SMALL: Final = tuple(bytes((value,)) for value in range(0x80))
+# Lengths and queue numbers, mostly: most values that are written.
+_SMALL: Final = (
+    *(bytes((value,)) for value in range(0x80)),
+    *(bytes((value & 0x7F | 0x80, value >> 7)) for value in range(0x80, 0x800)),
+)
 _UINT64: Final = 2**64 - 1
 
 
@@ -18,7 +22,7 @@ def key(number: int, kind: int) -> bytes:
 
 def varint(value: int) -> bytes:
     """A whole number; one below zero as its 64-bit complement."""
-    if 0 <= value < 0x80:
+    if 0 <= value < 0x800:
         return _SMALL[value]
     if 0 <= value < 0x4000:
         return bytes((value & 0x7F | 0x80, value >> 7))
