@@ -36,7 +36,13 @@ def receive() -> None:
     consumer.startup()
     left, end = int(count), time.monotonic() + 40
     while left and time.monotonic() < end:
-        for m in consumer.receive(32, 30) or ():
+        try:
+            messages = consumer.receive(32, 30) or ()
+        except Exception as error:  # that there is none yet, from some servers
+            print(error, file=sys.stderr)
+            time.sleep(0.2)
+            continue
+        for m in messages:
             line = {"id": m.message_id, "body": m.body.decode(), "tag": m.tag}
             line |= {"keys": " ".join(sorted(m.keys)), "mine": m.properties.get("mine")}
             print(json.dumps(line), flush=True)
