@@ -10,6 +10,7 @@ import msgspec
 from firearrow.config import BrokerSettings
 from firearrow.model.clock import VirtualClock
 from tests.support.brokers import Answered, Connection, World, properties_of
+from tests.support.popping import Caller
 
 POP_LITE, SUBSCRIBE, NOTIFY = 200070, 200071, 200073
 BROKER_INFO, PARENT_INFO, TOPIC_INFO, CLIENT_INFO, GROUP_INFO, DISPATCH = range(200074, 200080)
@@ -40,7 +41,7 @@ def lite_world(root: Path, clock: VirtualClock | None = None, **settings: Any) -
     return world
 
 
-def create_parent(client: Connection, name: str = PARENT, minutes: int = -1) -> Answered:
+def create_parent(client: Caller, name: str = PARENT, minutes: int = -1) -> Answered:
     fields = {
         "topic": name,
         "defaultTopic": "TBW102",
@@ -53,7 +54,7 @@ def create_parent(client: Connection, name: str = PARENT, minutes: int = -1) -> 
     return client.call(17, fields)
 
 
-def create_group(client: Connection, name: str = GROUP, **attributes: str) -> Answered:
+def create_group(client: Caller, name: str = GROUP, **attributes: str) -> Answered:
     wanted = {"lite.bind.topic": PARENT, **{k.replace("_", "."): v for k, v in attributes.items()}}
     body = {"groupName": name, "attributes": {f"+{k}": v for k, v in wanted.items()}}
     return client.call(200, body=msgspec.json.encode(body))
@@ -66,7 +67,7 @@ def send(client: Connection, lite_topic: str, *bodies: bytes, topic: str = PAREN
 
 
 def subscribe(
-    client: Connection,
+    client: Caller,
     *lite_topics: str,
     client_id: str = "c1",
     action: str = "PARTIAL_ADD",
@@ -110,7 +111,7 @@ def pop_fields(client_id: str = "c1", **more: Any) -> dict[str, Any]:
     return fields | more
 
 
-def pop(client: Connection, client_id: str = "c1", **more: Any) -> list[Got]:
+def pop(client: Caller, client_id: str = "c1", **more: Any) -> list[Got]:
     """Pop without waiting; empty when there was nothing."""
     return got(client.call(POP_LITE, pop_fields(client_id, **more)))
 
@@ -137,7 +138,7 @@ def got(answer: Answered) -> list[Got]:
     return found
 
 
-def ack(client: Connection, message: Got, **more: Any) -> Answered:
+def ack(client: Caller, message: Got, **more: Any) -> Answered:
     return client.call(ACK, ack_fields(message, **more))
 
 
@@ -153,9 +154,7 @@ def ack_fields(message: Got, **more: Any) -> dict[str, Any]:
     return fields | more
 
 
-def change(
-    client: Connection, message: Got, invisible_ms: int, *, suspend: bool = False
-) -> Answered:
+def change(client: Caller, message: Got, invisible_ms: int, *, suspend: bool = False) -> Answered:
     more = {"invisibleTime": invisible_ms, "suspend": str(suspend).lower()}
     return client.call(CHANGE, ack_fields(message, **more))
 
