@@ -20,9 +20,10 @@ RETRY_LONG = "%RETRY%" + LONG_GROUP  # its length takes two bytes: the record ha
 GONE = "Gone"
 AUTO = "MadeByASend"
 LATE = "Late"  # where delayed messages come out
+PAID = "Paid"  # of transactions
 GROUP = "readers"
 QUEUES = {ORDERS: 4, BULK: 1, AUTO: 4, LONG: 2, RETRY_LONG: 1, BATCHES: 2}
-TOPICS = {**QUEUES, GONE: 2, LATE: 1}
+TOPICS = {**QUEUES, GONE: 2, LATE: 1, PAID: 1}
 ATTRIBUTES = {ORDERS: "+message.type=NORMAL", BATCHES: "+queue.type=BatchCQ"}
 # Due before the store changes hands (1 s), under the next broker (10 s), never in a test (2 h).
 LEVEL_BEFORE, LEVEL_AFTER, LEVEL_NEVER = 1, 3, 18
