@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.support.killing import ROUNDS, SEED, Campaign, Worker
 from tests.support.load import (
+    BATCHES,
     CREATE_BATCHES,
     DELAYED_TOPIC,
     GROUP,
@@ -127,13 +128,18 @@ class Plain(Campaign):
 def test_what_was_acknowledged_survives_a_kill(flush: str, tmp_path: Path) -> None:
     print(f"FIREARROW_KILL_SEED={SEED}")
     rng = random.Random(SEED)
-    acknowledged = delayed = 0
+    acknowledged = batched = delayed = 0
     for first in range(0, ROUNDS, ROUNDS_PER_STORE):
         campaign = Plain(tmp_path / f"{first}", flush, rng)
         for number in range(first, min(first + ROUNDS_PER_STORE, ROUNDS)):
             campaign.round(number)
         campaign.finish()
         acknowledged += len(campaign.book.promises)
+        batched += sum(p.topic == BATCHES for p in campaign.book.promises.values())
         delayed += len(campaign.book.delayed)
-    print(f"{flush}: {ROUNDS} kills, {acknowledged} acknowledged, {delayed} delayed")
+    print(
+        f"{flush}: {ROUNDS} kills, {acknowledged} acknowledged, {batched} of them in batch queues, "
+        f"{delayed} delayed"
+    )
     assert acknowledged > 50 * ROUNDS
+    assert batched > 5 * ROUNDS

@@ -24,6 +24,7 @@ SEED: Final = int(os.environ.get("FIREARROW_KILL_SEED", "0")) or random.SystemRa
     1 << 32
 )
 JOIN_S: Final = 20.0
+MOMENT_S: Final = 2.0
 SMALL_FILES: Final = {"mappedFileSizeCommitLog": 524_288, "mappedFileSizeConsumeQueue": 20_000}
 
 
@@ -68,6 +69,8 @@ class Worker(threading.Thread):
 class Campaign:
     """Rounds on one store. ``settings`` are those of broker.conf."""
 
+    log_level = "warning"
+
     def __init__(self, root: Path, rng: random.Random, **settings: Any) -> None:
         self.root = root
         self.rng = rng
@@ -91,7 +94,7 @@ class Campaign:
         program = Program(
             self.root,
             *("up", "--namesrv-port", "0", "--broker-port", "0"),
-            *("--store", "store", "-c", str(self._conf), "--log-level", "warning"),
+            *("--store", "store", "-c", str(self._conf), "--log-level", self.log_level),
         )
         return program, program.ready()["broker"]
 
@@ -111,15 +114,22 @@ class Campaign:
             yield client
 
     def kill_under(
-        self, workers: Callable[[str], Sequence[Worker]], load_s: tuple[float, float]
+        self,
+        workers: Callable[[str], Sequence[Worker]],
+        load_s: tuple[float, float],
+        moment: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Start a broker, let ``workers(address)`` work for a random time, and kill it."""
+        """Start a broker, let ``workers(address)`` work for a random time, and kill it in the next
+        ``moment`` there is, if one comes soon."""
         program, address = self.start()
         with program:
             threads = workers(address)
             for thread in threads:
                 thread.start()
             time.sleep(self.rng.uniform(*load_s))
+            deadline = time.monotonic() + MOMENT_S
+            while not moment() and time.monotonic() < deadline:
+                pass  # it is over in a millisecond
             self.kills_ms.append(now_ms())
             program.process.kill()
             for thread in threads:
