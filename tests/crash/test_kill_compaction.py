@@ -30,16 +30,16 @@ from tests.support.program import BlockingClient
 
 from firearrow.model import codes
 
-SENDERS = 3
+SENDERS = 2
 LOAD_S = (1.0, 2.0)
 SETTLE_S = 20.0
 QUIET_S = 1.0  # so long without a compaction: there is nothing to compact any more
 SETTINGS = {
     "compactionScheduleInternal": 100,
-    "compactionMappedFileSize": 50_000,
-    "compactionCqMappedFileSize": 4_600,
-    "flushIntervalCommitLog": 50,
-    "flushIntervalConsumeQueue": 50,
+    "compactionMappedFileSize": 250_000,
+    "compactionCqMappedFileSize": 23_000,
+    "flushIntervalCommitLog": 100,
+    "flushIntervalConsumeQueue": 100,
     "flushConsumeQueueThoroughInterval": 500,
 }
 FEW_KEYS = 200 * 10  # maxOffsetMapSize: one compaction looks at so many keys only
@@ -201,7 +201,7 @@ def test_a_kill_in_the_middle_of_a_compaction(tmp_path: Path) -> None:
         f"longest start {campaign.start_s * 1000:.0f} ms"
     )
     assert not behind, behind
-    assert campaign.compactions > 3 * ROUNDS
+    assert campaign.compactions > ROUNDS
     assert campaign.interrupted
     assert len(found) < len(book.promises) / 2
     assert book.old_reads > ROUNDS

@@ -24,7 +24,7 @@ SEED: Final = int(os.environ.get("FIREARROW_KILL_SEED", "0")) or random.SystemRa
     1 << 32
 )
 JOIN_S: Final = 20.0
-MOMENT_S: Final = 2.0
+MOMENT_S: Final = 10.0
 SMALL_FILES: Final = {"mappedFileSizeCommitLog": 524_288, "mappedFileSizeConsumeQueue": 20_000}
 
 
