@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from firearrow.codec.properties import find_property
@@ -29,6 +30,7 @@ CREATE: Final[dict[str, Any]] = {
     "order": "false",
     "attributes": "+cleanup.policy=COMPACTION",
 }
+END_S: Final = 20.0
 _OLD: Final = 2000  # a reader of old messages goes back so far at most
 _GOING_ON: Final = {codes.PULL_NOT_FOUND, codes.PULL_RETRY_IMMEDIATELY}
 
@@ -74,12 +76,8 @@ class Table:
         self.offset = 0
         self.newest: dict[str, int] = {}
 
-    def read_on(self, client: BlockingClient, queue: int, suspend_ms: int = 0) -> bool:
-        """Whether there was more to read."""
-        begun = self.offset
-        records, self.offset = pull(client, queue, begun, suspend_ms)
+    def learn(self, records: Iterable[Record]) -> None:
         self.newest |= {key_of(record): record.queue_offset for record in records}
-        return self.offset > begun
 
 
 class Sender(Worker):
@@ -142,7 +140,9 @@ class Follower(Worker):
         self._table = book.read_on[queue]
 
     def step(self) -> None:
-        self._table.read_on(self.client, self._queue, suspend_ms=200)
+        records, offset = pull(self.client, self._queue, self._table.offset, suspend_ms=200)
+        self._table.learn(records)
+        self._table.offset = offset
 
 
 class Rereader(Worker):
@@ -200,13 +200,20 @@ def newest_in(found: Found) -> dict[str, int]:
     return {key_of(record): offset for (_, offset), record in sorted(found.items())}
 
 
+def read_to_the_end(client: BlockingClient, queue: int, offset: int) -> Iterator[Record]:
+    """Everything at and behind the offset, while nobody writes."""
+    header, _ = client.call(30, {"topic": TOPIC, "queueId": queue})
+    end, deadline = int((header.ext or {})["offset"]), time.monotonic() + END_S
+    while offset < end:  # files that change their names may hide one for a moment
+        records, offset = pull(client, queue, offset)
+        yield from records
+        assert time.monotonic() < deadline, f"queue {queue} ends at {end}, but goes to {offset}"
+
+
 def read_all(client: BlockingClient) -> Found:
-    """Everything that there is, from the beginning."""
-    found: Found = {}
-    for queue in range(QUEUES):
-        offset, following = -1, 0
-        while following != offset:
-            offset = following
-            records, following = pull(client, queue, offset)
-            found |= {(queue, record.queue_offset): record for record in records}
-    return found
+    """Everything that there is."""
+    return {
+        (queue, record.queue_offset): record
+        for queue in range(QUEUES)
+        for record in read_to_the_end(client, queue, 0)
+    }
