@@ -211,7 +211,7 @@ class Server:
             main = await self._bind(wanted, option)
             return main, await self._bind(wanted - FAST_PORT_BELOW, fast_option)
         for _ in range(FREE_PORT_TRIES):
-            main = await self._bind(0, option, hold=True)
+            main = await self._bind(0, option)
             port = _port_of(main)
             with contextlib.suppress(StartError):
                 return main, await self._bind(port - FAST_PORT_BELOW, option, hold=True)

@@ -18,7 +18,7 @@ from firearrow.model.clock import VirtualClock
 from firearrow.model.network import Peer, SessionError
 from firearrow.transport.detect import V2_SIGNATURE
 from firearrow.transport.limits import Limits
-from firearrow.transport.listener import Listener, PortBusy, listen
+from firearrow.transport.listener import Listener, PortBusy, bind, listen
 from firearrow.transport.loop import run
 from firearrow.transport.network import SocketNetwork
 from firearrow.transport.tls import TlsClientPolicy, TlsMode, TlsPolicy
@@ -353,6 +353,14 @@ def test_a_busy_port_says_what_to_do() -> None:
                     host, port, server.session, tls=PLAIN, limits=Limits(), clock=server.clock
                 )
             assert caught.value.port == port
+
+    run(main())
+
+
+def test_a_free_port_is_nobody_elses_from_then_on() -> None:
+    async def main() -> None:
+        with await bind("127.0.0.1", 0) as sock, pytest.raises(PortBusy):
+            await bind("127.0.0.1", sock.getsockname()[1])
 
     run(main())
 

@@ -285,7 +285,8 @@ async def bind(host: str, port: int, *, hold: bool = False) -> socket.socket:
     """Take a port; port 0 takes a free one. ``host`` is a name, an address, or "" for all.
 
     Clients are refused until ``listen_on``, unless the port is held against others by listening
-    already.
+    already. A free port is: another broker may come to the same number, as its fast port, and
+    only one of them could listen in the end.
 
     Raises:
         PortBusy: another process listens there.
@@ -304,7 +305,7 @@ async def bind(host: str, port: int, *, hold: bool = False) -> socket.socket:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
-        if hold:
+        if hold or not port:
             sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
