@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench.generator import Load
@@ -15,6 +17,9 @@ SHAPES: Mapping[str, dict[str, int]] = {
     "32x1": {"connections": 32, "inflight": 1},
     "8x64": {"connections": 8, "inflight": 64},
 }
+REST_SECONDS_MAX = 8.0
+REST_LOOK_S = 0.25
+REST_TICKS_MAX = 4  # in that time, of 25 a processor
 ROUND_WARM_UP_S = 0.5
 
 
@@ -48,10 +53,34 @@ class Plan:
 
 def in_turns(rounds: int, runners: Sequence[Callable[[], Load]]) -> list[list[Load]]:
     """Run each in every round, the first one last in every second round: machines drift, and a
-    ratio is only as good as what both sides had in common."""
+    ratio is only as good as what both sides had in common. In between the machine comes to rest: a
+    server that still indexes and flushes what it took would slow the other one down."""
     loads: list[list[Load]] = [[] for _ in runners]
     for turn in range(rounds):
         order = list(enumerate(runners))
         for index, runner in order if turn % 2 == 0 else reversed(order):
             loads[index].append(runner())
+            _rest()
     return loads
+
+
+def _rest() -> None:
+    """Until the machine does next to nothing, as far as it can be seen."""
+    deadline = time.monotonic() + REST_SECONDS_MAX
+    before = _busy_ticks()
+    while time.monotonic() < deadline:
+        time.sleep(REST_LOOK_S)
+        after = _busy_ticks()
+        if after is None or before is None or after - before <= REST_TICKS_MAX:
+            return
+        before = after
+
+
+def _busy_ticks() -> int | None:
+    """Hundredths of a second that processors worked, since the start (Linux)."""
+    try:
+        with Path("/proc/stat").open() as file:
+            user, nice, system = file.readline().split()[1:4]
+    except OSError:
+        return None
+    return int(user) + int(nice) + int(system)
