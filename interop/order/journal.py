@@ -36,13 +36,18 @@ class Verdict:
 def judge(lines: Iterable[str]) -> Verdict:
     """Read ``pid key number`` lines."""
     verdict = Verdict()
+    read_on(verdict, lines)
+    return verdict
+
+
+def read_on(verdict: Verdict, lines: Iterable[str]) -> None:
+    """Add the lines that follow."""
     for line in lines:
         owner, name, text = line.split(" ")
         if owner == KILLED:
             verdict.dead.add(name)
             continue
         _take(verdict, owner, name, int(text))
-    return verdict
 
 
 def _take(verdict: Verdict, owner: str, name: str, number: int) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from interop.fleet import BROKER_SETTINGS, Fleet
 from interop.java.jars import fetch_jars, missing_tools
-from interop.order.journal import KILLED, judge
+from interop.order.journal import KILLED, Verdict, read_on
 from interop.program import cache_directory
 from interop.remoting import Remote
 from interop.results import Report, Result, Server
@@ -52,7 +52,7 @@ class Row:
     brokers: int = 1  # more: of ours, behind ``firearrow proxy``
 
 
-PORTS = (36876, 36911)  # of the name server and first broker of several
+PORTS = (16876, 16911)  # of the name server and first broker of several
 GRPC = ("5.2.0", "rocketmq-client-java", "Fifo", "src_grpc", 0.02, True)
 ROWS = [
     Row("Java 5.5.0, orderly push", "5.5.0", "rocketmq-client", "Ordered", "src", 1.0),
@@ -156,15 +156,17 @@ class _Play:
             for _ in range(MEMBERS):
                 self._add()
             producer = self._start("send", self._topic, str(self._keys), str(self._per_key))
-            for consumed in self._progress():
-                if changes and consumed >= changes[0][0] * wanted:
+            progress = self._progress()
+            for verdict in progress:
+                if changes and verdict.consumed >= changes[0][0] * wanted:
                     if changes.pop(0)[1] == "add":
                         self._add()
                         added += 1
                     else:
                         self._kill()
                         killed += 1
-                if (consumed >= wanted and not changes) or time.monotonic() > deadline:
+                done = verdict.consumed >= wanted and not changes
+                if done or time.monotonic() > deadline:
                     break
             sent = producer.wait(10)
             time.sleep(2)  # what comes twice has time to come
@@ -172,7 +174,7 @@ class _Play:
             for process in [*self._members, *([producer] if producer else [])]:
                 process.kill()
                 process.wait()
-        verdict = judge(self._journal.read_text().splitlines())
+        verdict = next(progress)
         lost = verdict.lost(self._keys, self._per_key)
         detail = (
             f"{wanted} messages of {self._keys} keys, {added} members added, {killed} killed: "
@@ -182,15 +184,14 @@ class _Play:
         wrong = verdict.inversions or lost or verdict.unexplained or sent or changes
         return not wrong, detail
 
-    def _progress(self) -> Iterator[int]:
-        """Lines in the journal, again and again."""
-        count = 0
-        with self._journal.open("rb") as journal:
+    def _progress(self) -> Iterator[Verdict]:
+        """What the journal says so far, again and again."""
+        verdict, rest = Verdict(), ""
+        with self._journal.open() as journal:
             while True:
-                count += sum(
-                    piece.count(b"\n") for piece in iter(lambda: journal.read(1 << 20), b"")
-                )
-                yield count
+                *lines, rest = (rest + journal.read()).split("\n")
+                read_on(verdict, lines)
+                yield verdict
                 time.sleep(0.1)
 
     def _add(self) -> None:
