@@ -295,7 +295,9 @@ def report(name: str) -> None:
     except BaseException as error:
         ok, detail = False, repr(error)[:300]
     result = {"client": CLIENT, "scenario": name, "ok": ok, "detail": detail, "skipped": skipped}
-    print(json.dumps({**result, "seconds": time.monotonic() - started}), flush=True)
+    # In one piece: ``print`` writes the end of a line apart, and scenarios run side by side.
+    sys.stdout.write(json.dumps({**result, "seconds": time.monotonic() - started}) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ public class Mqadmin {
         });
         SendResult sent = sender.send(new Message(topic, "traced", "trace-key", "traced".getBytes()));
         reader.start();
-        if (!rest.await(30, TimeUnit.SECONDS)) {
+        if (!rest.await(60, TimeUnit.SECONDS)) {
             throw new IllegalStateException("the traced message did not arrive");
         }
         Thread.sleep(7000); // clients send what they have of their traces every 5 s
@@ -161,7 +161,7 @@ public class Mqadmin {
             return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
         });
         consumer.start();
-        if (!rest.await(30, TimeUnit.SECONDS)) {
+        if (!rest.await(60, TimeUnit.SECONDS)) {
             throw new IllegalStateException(rest.getCount() + " messages did not arrive");
         }
         long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(60);
