@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 
 from tests.support.brokers import Connection, World
+from tests.support.grpc import GrpcWorld
 
 # Time on a busy machine says nothing about the code.
 hypothesis.settings.register_profile("firearrow", deadline=None)
@@ -27,3 +28,14 @@ def world(tmp_path: Path) -> Iterator[World]:
 def client(world: World) -> Connection:
     """A client of that broker."""
     return world.connect()
+
+
+@pytest.fixture
+def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
+    """A broker with its gRPC proxy and the topic ``orders``."""
+    world = World(tmp_path)
+    grpc = GrpcWorld(world)
+    grpc.create_topic("orders")
+    yield grpc
+    grpc.proxy.stop()
+    world.stop()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gzip
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import h2.settings
 import pytest
-from tests.support.brokers import FakePeer, World
+from tests.support.brokers import FakePeer
 from tests.support.grpc import GrpcWorld, message
 
 from firearrow.model.network import SessionError
@@ -21,15 +19,6 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.grpc.session import MESSAGE_BYTES_MAX, RESETS_AHEAD_MAX, GrpcSession
 from firearrow.proxy.service import SERVICE
-
-
-@pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
-    world = World(tmp_path)
-    grpc = GrpcWorld(world)
-    yield grpc
-    grpc.proxy.stop()
-    world.stop()
 
 
 def test_a_call_and_its_answer(grpc: GrpcWorld) -> None:

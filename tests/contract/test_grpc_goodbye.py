@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import h2.settings
 import pytest
-from tests.support.brokers import World
 from tests.support.grpc import Client, GrpcWorld
 
 from firearrow.protocol.grpc import calls
@@ -17,16 +13,6 @@ from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.grpc.session import LEAVE_S, LINGER_S
 
 EVERY_STREAM = 2**31 - 1
-
-
-@pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
-    world = World(tmp_path)
-    grpc = GrpcWorld(world)
-    grpc.create_topic("orders")
-    yield grpc
-    grpc.proxy.stop()
-    world.stop()
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ import logging
 import struct
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import hpack
 import pytest
-from tests.support.brokers import FakePeer, World
+from tests.support.brokers import FakePeer
 from tests.support.grpc import GrpcWorld
 from tests.support.http2 import BEGIN, Raw, block, open_stream, read_frames
 
@@ -45,34 +44,6 @@ from firearrow.proxy.service import SERVICE
 
 MIB = 1024 * 1024
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-
-
-@pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
-    world = World(tmp_path)
-    grpc = GrpcWorld(world)
-    grpc.create_topic("orders")
-    yield grpc
-    grpc.proxy.stop()
-    world.stop()
-
-
-@pytest.fixture
-def server(grpc: GrpcWorld) -> GrpcServer:
-    return GrpcServer(grpc.methods, grpc.world.clock)
-
-
-@pytest.fixture
-def raw(grpc: GrpcWorld, server: GrpcServer) -> Raw:
-    raw = Raw(grpc)
-    raw.session = server.connect(raw.peer)
-    return raw.begin()
-
-
-@pytest.fixture
-def refused(server: GrpcServer) -> Callable[[], dict[str, int]]:
-    """What was refused so far, and how often."""
-    return lambda: {kind: count for kind, count in server.refusals.counts.items() if count}
 
 
 @pytest.fixture(autouse=True)

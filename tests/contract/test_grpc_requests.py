@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import hpack
 import pytest
-from tests.support.brokers import FakePeer, World
+from tests.support.brokers import FakePeer
 from tests.support.grpc import GrpcWorld
 from tests.support.http2 import EMPTY, Raw
 
@@ -28,34 +27,6 @@ from firearrow.protocol.grpc.frames import (
 )
 from firearrow.protocol.grpc.server import GrpcServer
 from firearrow.proxy.service import SERVICE
-
-
-@pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
-    world = World(tmp_path)
-    grpc = GrpcWorld(world)
-    grpc.create_topic("orders")
-    yield grpc
-    grpc.proxy.stop()
-    world.stop()
-
-
-@pytest.fixture
-def server(grpc: GrpcWorld) -> GrpcServer:
-    return GrpcServer(grpc.methods, grpc.world.clock)
-
-
-@pytest.fixture
-def raw(grpc: GrpcWorld, server: GrpcServer) -> Raw:
-    raw = Raw(grpc)
-    raw.session = server.connect(raw.peer)
-    return raw.begin()
-
-
-@pytest.fixture
-def refused(server: GrpcServer) -> Callable[[], dict[str, int]]:
-    """What was refused so far, and how often."""
-    return lambda: {kind: count for kind, count in server.refusals.counts.items() if count}
 
 
 @pytest.mark.parametrize("timeout", ["abc", "", "5", "123456789S", "-5S", "5s", "٣S"])

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
-from tests.support.brokers import World
 from tests.support.grpc import GrpcWorld, Stream, Wire
 
 from firearrow.protocol.grpc import calls
@@ -18,15 +15,6 @@ from firearrow.protocol.grpc.pb.health_pb2 import HealthCheckResponse
 HEALTH = "/grpc.health.v1.Health/"
 MESSAGING = "apache.rocketmq.v2.MessagingService"
 ADMIN = "apache.rocketmq.v2.Admin"
-
-
-@pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
-    world = World(tmp_path)
-    grpc = GrpcWorld(world)
-    yield grpc
-    grpc.proxy.stop()
-    world.stop()
 
 
 @pytest.fixture

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 
 import hpack
 import pytest
-from tests.support.brokers import World
 from tests.support.grpc import GrpcWorld
 from tests.support.http2 import EMPTY, Raw, block, open_stream, read_frames
 
@@ -43,15 +40,6 @@ def error_codes(data: bytes, kind: int) -> list[int]:
     return [
         int.from_bytes(payload[-4:]) for found, _, _, payload in read_frames(data) if found == kind
     ]
-
-
-@pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
-    world = World(tmp_path)
-    grpc = GrpcWorld(world)
-    yield grpc
-    grpc.proxy.stop()
-    world.stop()
 
 
 @pytest.fixture

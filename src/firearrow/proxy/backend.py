@@ -8,7 +8,7 @@ broker answers at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -19,6 +19,8 @@ from firearrow.protocol.remoting.headers import Header
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Route
 from firearrow.proxy.refusal import Refusal
+
+SEND_MESSAGE_V2: Final = 310
 
 Done = Callable[[Header | None, bytes], None]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from firearrow.codec.properties import find_property
+from firearrow.codec.properties import NAME_END, VALUE_END, find_property
 from firearrow.codec.record import Record
 from firearrow.model import names
 from firearrow.model.clock import Clock
@@ -137,6 +137,8 @@ def message_identity(message_id: str) -> None:
     """
     if not message_id.strip():
         raise Refusal(v2.ILLEGAL_MESSAGE_ID, "message id cannot be blank")
+    if NAME_END in message_id or VALUE_END in message_id:  # more properties than one
+        raise Refusal(v2.ILLEGAL_MESSAGE_ID, "message id cannot contain control character")
 
 
 def message(
@@ -165,6 +167,9 @@ def message(
     if user_properties or tag or keys:
         _property_bytes([*user_properties, *user_properties.values(), tag, *keys])
     message_identity(message_id)
+    for what, text in (("trace context", system.trace_context), ("born host", system.born_host)):
+        if _control(text):
+            raise Refusal(v2.BAD_REQUEST, f"{what} cannot contain control character")
     if (
         system.HasField("orphaned_transaction_recovery_duration")
         and system.orphaned_transaction_recovery_duration.seconds > RECOVERY_S_MAX

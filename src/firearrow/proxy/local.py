@@ -21,9 +21,8 @@ from firearrow.protocol.remoting.command import (
 from firearrow.protocol.remoting.headers import Header, decode_frame
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
-from firearrow.proxy.backend import BrokerTopic, Done
+from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, Done
 
-SEND_MESSAGE_V2: Final = 310
 PLACES_KNOWN_MAX: Final = 10_000
 
 

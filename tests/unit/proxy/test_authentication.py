@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.brokers import World
 from tests.support.grpc import Client, GrpcWorld
 
 from firearrow.config import BrokerSettings, ConfigError
@@ -24,15 +22,11 @@ DATE = "20240101T000000Z"
 
 
 @pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
-    world = World(tmp_path)
-    grpc = GrpcWorld(world)
-    grpc.create_topic("orders")
-    grpc.proxy.authenticator = Authenticator({"shop": "SK", "other": "ÄÖ"}, world.clock)
+def grpc(grpc: GrpcWorld) -> GrpcWorld:
+    """The same, asking for signatures."""
+    grpc.proxy.authenticator = Authenticator({"shop": "SK", "other": "ÄÖ"}, grpc.world.clock)
     grpc.methods = grpc.proxy.methods()
-    yield grpc
-    grpc.proxy.stop()
-    world.stop()
+    return grpc
 
 
 @pytest.fixture

@@ -269,6 +269,9 @@ def test_compressed_bodies_are_delivered_plain(client: Client) -> None:
         ({"tag": " "}, v2.ILLEGAL_MESSAGE_TAG),
         ({"keys": ["\n"]}, v2.ILLEGAL_MESSAGE_KEY),
         ({"message_id": " "}, v2.ILLEGAL_MESSAGE_ID),
+        ({"message_id": "A1\x02TIMER_DELAY_MS\x0160000"}, v2.ILLEGAL_MESSAGE_ID),
+        ({"trace_context": "t\x02DELAY\x0118"}, v2.BAD_REQUEST),
+        ({"born_host": "h\x02DELAY\x0118"}, v2.BAD_REQUEST),
         ({"message_group": "g" * 64}, v2.ILLEGAL_MESSAGE_GROUP),
         ({"delivery_s": START_S + 86_401}, v2.ILLEGAL_DELIVERY_TIME),
         ({"message_group": "g"}, v2.MESSAGE_PROPERTY_CONFLICT_WITH_TYPE),
@@ -277,6 +280,12 @@ def test_compressed_bodies_are_delivered_plain(client: Client) -> None:
 )
 def test_messages_that_are_refused(client: Client, change: dict[str, Any], code: int) -> None:
     assert client.produce("orders", **change).status.code == code
+
+
+def test_an_id_brings_no_properties_of_its_own_whatever_came_before(client: Client) -> None:
+    assert client.produce("orders", message_id="A1").status.code == v2.OK
+    smuggled = client.produce("orders", message_id="A2\x02DELAY\x0118")
+    assert smuggled.status.code == v2.ILLEGAL_MESSAGE_ID
 
 
 def test_no_message_and_different_topics(client: Client) -> None:

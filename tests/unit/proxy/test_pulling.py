@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.support.brokers import World
 from tests.support.grpc import Client, GrpcWorld, Stream
 
 from firearrow.protocol.grpc import calls
@@ -22,16 +19,6 @@ class Pulled(NamedTuple):
     bodies: list[bytes]
     next_offset: int | None
     messages: list[v2.Message]
-
-
-@pytest.fixture
-def grpc(tmp_path: Path) -> Iterator[GrpcWorld]:
-    world = World(tmp_path)
-    grpc = GrpcWorld(world)
-    grpc.create_topic("orders")
-    yield grpc
-    grpc.proxy.stop()
-    world.stop()
 
 
 @pytest.fixture

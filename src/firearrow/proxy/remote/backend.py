@@ -16,14 +16,13 @@ from firearrow.protocol.remoting.headers import OURS, Header, Identity
 from firearrow.protocol.remoting.link import Link
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
-from firearrow.proxy.backend import BrokerTopic, Done
+from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, Done
 from firearrow.proxy.remote.brokers import Brokers, Known
 from firearrow.proxy.remote.groups import GroupTable
 from firearrow.proxy.remote.nameservers import NameServers
 from firearrow.proxy.remote.topics import TopicTable
 
 HEART_BEAT: Final = 34
-SEND_MESSAGE_V2: Final = 310
 UNREGISTER_CLIENT: Final = 35
 BEAT_S: Final = 2.0
 
