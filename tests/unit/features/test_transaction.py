@@ -1,4 +1,4 @@
-"""Transactions: visible when the producer says so, or never; silent producers are asked."""
+"""Transactions: visible when the producer says so, or never; over restarts, too."""
 
 from __future__ import annotations
 
@@ -6,102 +6,31 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.support.brokers import Answered, Connection, World, properties_of
+from tests.support.transactions import (
+    COMMIT,
+    HALF,
+    OP,
+    PROPERTIES,
+    ROLLBACK,
+    UNKNOWN,
+    arrived,
+    bodies,
+    end,
+    end_fields,
+    keep_alive,
+    op_bodies,
+    producer,
+    send_half,
+)
 
-from firearrow.codec.record import Record, decode_record
+from firearrow.codec.record import decode_record
 from firearrow.config import BrokerSettings
 from firearrow.model import codes
 from firearrow.model.clock import VirtualClock
 from firearrow.model.message import Message
 from firearrow.model.topic import Topic
 from firearrow.store.api import PutStatus
-
-COMMIT, ROLLBACK, UNKNOWN = 8, 12, 0
-HALF = "RMQ_SYS_TRANS_HALF_TOPIC"
-OP = "RMQ_SYS_TRANS_OP_HALF_TOPIC"
-GIVEN_UP = "TRANS_CHECK_MAX_TIME_TOPIC"
-PROPERTIES = "UNIQ_KEY\x01A1\x02TRAN_MSG\x01true\x02PGROUP\x01payers\x02TAGS\x01paid\x02"
-
-
-def send_half(
-    world: World, client: Connection, body: bytes = b"pay", more: str = "", **fields: Any
-) -> Answered:
-    """Send a half message that is born now."""
-    sent = {
-        "a": "payers",
-        "b": "orders",
-        "c": "TBW102",
-        "d": 4,
-        "e": 1,
-        "f": 4,
-        "g": world.clock.now_ms(),
-        "h": 7,
-        "i": PROPERTIES + more,
-        "j": 0,
-        **fields,
-    }
-    return client.call(310, sent, body)
-
-
-def end_fields(sent: Answered, decision: int, **more: Any) -> dict[str, Any]:
-    return {
-        "producerGroup": "payers",
-        "tranStateTableOffset": sent.ext["queueOffset"],
-        "commitLogOffset": int(sent.ext["msgId"][16:], 16),
-        "commitOrRollback": decision,
-        "fromTransactionCheck": "false",
-        "msgId": "A1",
-        **more,
-    }
-
-
-def end(client: Connection, sent: Answered, decision: int, **more: Any) -> Answered:
-    return client.call(37, end_fields(sent, decision, **more))
-
-
-def answer_check(client: Connection, check: Answered, decision: int) -> int:
-    """End a transaction as the answer to a check; the code."""
-    fields = {
-        "producerGroup": "payers",
-        "tranStateTableOffset": check.ext["tranStateTableOffset"],
-        "commitLogOffset": check.ext["commitLogOffset"],
-        "commitOrRollback": decision,
-        "fromTransactionCheck": "true",
-        "msgId": check.ext["msgId"],
-    }
-    return client.call(37, fields).code
-
-
-def arrived(client: Connection) -> list[Record]:
-    return client.pull("orders", queue_id=1).records()
-
-
-def bodies(client: Connection) -> list[bytes]:
-    return [record.body for record in arrived(client)]
-
-
-def producer(world: World, name: str = "producer-1") -> Connection:
-    """A producer of the group that is online."""
-    client = world.connect()
-    client.heartbeat("unused", {}, client_id=name, producers=["payers"])
-    client.received()
-    return client
-
-
-def keep_alive(world: World, seconds: float, *clients: Connection) -> list[list[Answered]]:
-    """Let time pass while the clients send their heartbeats; the checks that each one got."""
-    checks: list[list[Answered]] = [[] for _ in clients]
-    while seconds > 0:
-        step = min(seconds, 10.0)
-        world.clock.advance(step)
-        seconds -= step
-        for number, client in enumerate(clients):
-            checks[number] += [f for f in client.received() if f.code == 39]
-            client.heartbeat("unused", {}, client_id=f"p{number}", producers=["payers"])
-            client.received()
-    return checks
-
 
 # -- the half message and its end
 
@@ -293,10 +222,6 @@ def test_its_keys_are_found_under_the_topic_after_the_commit(
 # -- op messages
 
 
-def op_bodies(client: Connection) -> list[bytes]:
-    return [record.body for record in client.pull(OP).records()]
-
-
 def test_marks_are_written_together_after_the_interval(world: World, client: Connection) -> None:
     for number in range(3):
         sent = send_half(world, client)
@@ -319,206 +244,6 @@ def test_marks_are_written_when_there_are_enough(world: World, client: Connectio
 def test_an_answered_end_is_marked_at_once(world: World, client: Connection) -> None:
     end(client, send_half(world, client), ROLLBACK)
     assert op_bodies(client) == [b"0,"]
-
-
-# -- checks
-
-
-def test_a_silent_producer_is_asked(world: World) -> None:
-    client = producer(world)
-    sent = send_half(world, client)
-    (checks,) = keep_alive(world, 31, client)
-    (check,) = checks
-    assert check.header.flag & 2  # one-way
-    assert check.ext["msgId"] == check.ext["transactionId"] == "A1"
-    assert check.ext["tranStateTableOffset"] == "1"  # a new half message
-    shown = decode_record(check.body)
-    assert (shown.topic, shown.queue_id, shown.body) == ("orders", 1, b"pay")
-    assert shown.physical_offset == int(check.ext["commitLogOffset"])
-    assert check.ext["offsetMsgId"] == f"7F00000100002A9F{shown.physical_offset:016X}"
-    assert properties_of(shown)["TRANSACTION_CHECK_TIMES"] == "1"
-    assert properties_of(shown)["PGROUP"] == "payers"
-    assert sent.ext["msgId"] != check.ext["offsetMsgId"]
-    assert arrived(client) == []
-    assert answer_check(client, check, COMMIT) == codes.SUCCESS
-    assert bodies(client) == [b"pay"]
-    assert keep_alive(world, 120, client) == [[]]
-
-
-def test_what_was_asked_about_is_marked_at_once(world: World) -> None:
-    """A Java broker that opens the store of a killed one asks about the copy alone."""
-    client = producer(world)
-    for _ in range(3):
-        send_half(world, client)
-    while not any(frame.code == 39 for frame in client.received()):
-        client.heartbeat("unused", {}, client_id="p0", producers=["payers"])
-        world.clock.advance(0.5)
-    assert op_bodies(client) == [b"0,1,2,"]
-
-
-def test_nobody_is_asked_about_a_young_message(world: World) -> None:
-    client = producer(world)
-    keep_alive(world, 25, client)
-    send_half(world, client)
-    assert keep_alive(world, 10, client) == [[]]  # the round at 30 s found it 5 s old
-    (checks,) = keep_alive(world, 30, client)
-    assert len(checks) == 1
-
-
-def test_a_message_behind_a_young_one_waits_and_is_asked_about(world: World) -> None:
-    client = producer(world)
-    keep_alive(world, 25, client)
-    young = send_half(world, client)
-    finished = send_half(world, client)
-    silent = send_half(world, client, body=b"silent")
-    end(client, finished, COMMIT)
-    keep_alive(world, 10, client)
-    end(client, young, COMMIT)
-    (checks,) = keep_alive(world, 30, client)
-    assert [decode_record(c.body).body for c in checks] == [b"silent"]
-    assert silent.code == codes.SUCCESS
-
-
-def test_another_producer_of_the_group_is_asked(world: World) -> None:
-    first = producer(world)
-    send_half(world, first)
-    first.drop()
-    second = producer(world, "producer-2")
-    (checks,) = keep_alive(world, 31, second)
-    assert len(checks) == 1
-    assert answer_check(second, checks[0], ROLLBACK) == codes.SUCCESS
-    assert keep_alive(world, 60, second) == [[]]
-
-
-def test_producers_are_asked_in_turn(world: World) -> None:
-    clients = [producer(world, f"p{n}") for n in range(2)]
-    for _ in range(6):
-        send_half(world, clients[0])
-    checks = keep_alive(world, 31, *clients)
-    assert [len(c) for c in checks] == [3, 3]
-
-
-def test_a_producer_that_never_knows_is_asked_no_more_than_the_maximum(
-    tmp_path: Path,
-) -> None:
-    settings = BrokerSettings()
-    settings.transaction_check_max = 2
-    world = World(tmp_path, settings)
-    client = producer(world)
-    send_half(world, client)
-    (checks,) = keep_alive(world, 200, client)
-    assert len(checks) == 2
-    assert arrived(client) == []
-    (kept,) = client.pull(GIVEN_UP).records()
-    assert kept.body == b"pay"
-    assert properties_of(kept)["REAL_TOPIC"] == "orders"
-    # An operator may have it asked about again.
-    message_id = f"7F00000100002A9F{kept.physical_offset:016X}"
-    assert client.call(323, {"topic": GIVEN_UP, "msgId": message_id}).code == codes.SUCCESS
-    (checks,) = keep_alive(world, 60, client)
-    assert answer_check(client, checks[0], COMMIT) == codes.SUCCESS
-    assert bodies(client) == [b"pay"]
-    assert client.call(323, {"msgId": "zz"}).code == codes.SYSTEM_ERROR
-    assert client.call(323, {"msgId": message_id[:-1] + "F"}).code == codes.SYSTEM_ERROR
-    world.stop()
-
-
-def test_without_a_producer_the_rounds_count(tmp_path: Path) -> None:
-    settings = BrokerSettings()
-    settings.transaction_check_max = 3
-    world = World(tmp_path, settings)
-    client = world.connect()
-    send_half(world, client)
-    world.clock.advance(95)
-    assert world.store.max_offset(GIVEN_UP, 0) == 0
-    world.clock.advance(30)
-    assert world.store.max_offset(GIVEN_UP, 0) == 1
-    world.stop()
-
-
-def test_a_message_older_than_the_retention_is_given_up(world: World) -> None:
-    client = producer(world)
-    send_half(world, client, g=world.clock.now_ms() - 73 * 3_600_000)
-    assert keep_alive(world, 31, client) == [[]]
-    assert world.store.max_offset(GIVEN_UP, 0) == 1
-
-
-def test_a_producers_own_immunity_time(world: World) -> None:
-    client = producer(world)
-    sent = send_half(world, client, more="CHECK_IMMUNITY_TIME_IN_SECONDS\x0140\x02")
-    assert keep_alive(world, 35, client) == [[]]
-    (moved,) = client.pull(HALF, offset=1).records()
-    assert properties_of(moved)["TRAN_PREPARED_QUEUE_OFFSET"] == "0"
-    assert "TRANSACTION_CHECK_TIMES" not in properties_of(moved)
-    (checks,) = keep_alive(world, 30, client)
-    assert len(checks) == 1
-    assert end(client, sent, COMMIT).code == codes.ILLEGAL_OPERATION
-    assert end(client, sent, ROLLBACK).code == codes.ILLEGAL_OPERATION
-    assert arrived(client) == []
-    assert answer_check(client, checks[0], COMMIT) == codes.SUCCESS
-    assert bodies(client) == [b"pay"]
-
-
-def test_an_end_within_the_immunity_time_ends_its_copy_too(world: World) -> None:
-    client = producer(world)
-    sent = send_half(world, client, more="CHECK_IMMUNITY_TIME_IN_SECONDS\x0150\x02")
-    keep_alive(world, 31, client)
-    assert end(client, sent, COMMIT).code == codes.SUCCESS
-    assert keep_alive(world, 200, client) == [[]]
-    assert bodies(client) == [b"pay"]
-
-
-@pytest.mark.parametrize("text", ["x", "-1"])
-def test_an_unreadable_immunity_time_is_the_brokers(world: World, text: str) -> None:
-    client = producer(world)
-    send_half(world, client, more=f"CHECK_IMMUNITY_TIME_IN_SECONDS\x01{text}\x02")
-    (checks,) = keep_alive(world, 31, client)
-    assert len(checks) == 1
-
-
-def test_a_late_end_by_the_first_offsets_stops_the_checks(world: World) -> None:
-    client = producer(world)
-    sent = send_half(world, client)
-    (checks,) = keep_alive(world, 61, client)
-    assert len(checks) == 2  # neither answered: the local transaction takes long
-    assert end(client, sent, COMMIT).code == codes.SUCCESS
-    assert keep_alive(world, 120, client) == [[]]
-    assert bodies(client) == [b"pay"]
-
-
-def test_an_end_during_a_round_is_seen_by_it(world: World) -> None:
-    """The round pauses after some checks; what is ended meanwhile is not asked about."""
-    client = producer(world)
-    sent = [send_half(world, client, body=b"%d" % n) for n in range(100)]
-    world.clock.advance(30.005)  # the first 64 are asked about; the round pauses for 10 ms
-    early = [f for f in client.received() if f.code == 39]
-    assert len(early) == 64
-    for half in sent[90:]:
-        client.send(37, end_fields(half, ROLLBACK), one_way=True)
-    world.clock.advance(1)
-    late = [f for f in client.received() if f.code == 39]
-    asked = [int(decode_record(f.body).body) for f in early + late]
-    assert asked == list(range(90))
-
-
-def test_many_checks_and_answers(world: World) -> None:
-    """Everything ended by answers to checks arrives once; the rest never; the state is empty."""
-    client = producer(world)
-    for number in range(700):
-        send_half(world, client, body=b"%d" % number)
-    (checks,) = keep_alive(world, 31, client)
-    assert len(checks) == 700
-    for check in checks:
-        number = int(decode_record(check.body).body)
-        answer_check(client, check, COMMIT if number % 3 else ROLLBACK)
-    assert keep_alive(world, 70, client) == [[]]
-    got: list[int] = []
-    while more := client.pull("orders", queue_id=1, offset=len(got)).records():
-        got += [int(r.body) for r in more]
-    assert got == [n for n in range(700) if n % 3]
-    offsets = world.core.offsets
-    assert offsets.find(HALF, "CID_RMQ_SYS_TRANS", 0) == world.store.max_offset(HALF, 0)
-    assert offsets.find(OP, "CID_RMQ_SYS_TRANS", 0) == world.store.max_offset(OP, 0)
 
 
 # -- restarts
