@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from firearrow.model.group import Group
+from firearrow.model.retry_policy import Customized, Exponential, read_retry_policy
 from firearrow.protocol.grpc import calls
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
@@ -19,7 +20,6 @@ from firearrow.proxy.refusal import Refusal, status
 PRODUCER_ATTEMPTS: Final = 3
 PRODUCER_BACKOFF_MS: Final = (10, 1000, 2.0)  # initial, max, multiplier
 RETRIES: Final = 16  # of a group that does not exist yet
-LEVELS_S: Final = (1, 5, 10, 30, *range(60, 601, 60), 1200, 1800, 3600, 7200)
 RECEIVE_BATCH: Final = 32
 POLLING_S_MAX: Final = 20
 
@@ -156,16 +156,18 @@ def merge_consumer(settings: v2.Settings, group: Group | None) -> None:
 
 
 def set_backoff(policy: v2.RetryPolicy, group_policy: dict[str, Any]) -> None:
-    """From a group's retry policy (``GroupRetryPolicy``); its times are in ms."""
-    if group_policy.get("type") == "EXPONENTIAL":
-        given = group_policy.get("exponentialRetryPolicy") or {}
+    """From a group's configuration. One that makes no sense, which another broker may have, keeps
+    nobody from consuming: the default holds."""
+    try:
+        wanted = read_retry_policy(group_policy)
+    except ValueError:
+        wanted = Customized()
+    if isinstance(wanted, Exponential):
         backoff = policy.exponential_backoff
-        set_time(backoff.initial, int(given.get("initial", 5000)))
-        set_time(backoff.max, int(given.get("max", 7_200_000)))
-        backoff.multiplier = float(given.get("multiplier", 2))
+        set_time(backoff.initial, wanted.initial)
+        set_time(backoff.max, wanted.max)
+        backoff.multiplier = wanted.multiplier
         return
-    given = group_policy.get("customizedRetryPolicy") or {}
-    times = given.get("next") or [seconds * 1000 for seconds in LEVELS_S]
     policy.customized_backoff.ClearField("next")
-    for time_ms in times:
-        set_time(policy.customized_backoff.next.add(), int(time_ms))
+    for time_ms in wanted.next:
+        set_time(policy.customized_backoff.next.add(), time_ms)

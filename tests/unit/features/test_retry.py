@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.support.brokers import Connection, World, properties_of
 
 from firearrow.model import codes
@@ -40,13 +41,65 @@ def test_a_returned_message_comes_again_after_its_level(world: World, client: Co
     assert properties["TAGS"] == "a"
     assert properties["UNIQ_KEY"] == properties_of(first)["UNIQ_KEY"]
     assert properties["ORIGIN_MESSAGE_ID"] == f"7F00000100002A9F{offset:016X}"
+    assert record.physical_offset != offset  # so it has an offset message id of its own
     assert record.born_timestamp == first.born_timestamp
 
 
 def test_a_level_of_the_consumers_choice(world: World, client: Connection) -> None:
     send_back(client, produce(client), level=1)
-    world.clock.advance(1.1)
+    world.clock.advance(0.9)
+    assert world.store.max_offset("%RETRY%group", 0) == 0
+    world.clock.advance(0.2)
     assert retry_offset(client) > 0
+
+
+@pytest.mark.parametrize(
+    ("tries", "seconds"), [(0, 10), (1, 30), (2, 60), (13, 1800), (14, 3600), (15, 7200)]
+)
+def test_each_try_waits_longer_than_the_one_before(
+    world: World, client: Connection, tries: int, seconds: int
+) -> None:
+    client.heartbeat("group", {"orders": "*"})  # makes the retry topic, with one queue
+    client.produce("%RETRY%group", b"work", reconsume_times=tries)
+    assert send_back(client, retry_offset(client)) == codes.SUCCESS
+    world.clock.advance(seconds - 0.1)
+    assert world.store.max_offset("%RETRY%group", 0) == 1
+    world.clock.advance(0.2)
+    assert world.store.max_offset("%RETRY%group", 0) == 2
+
+
+def test_the_policy_for_5x_clients_changes_no_level(world: World, client: Connection) -> None:
+    policy = {"type": "CUSTOMIZED", "customizedRetryPolicy": {"next": [100, 100, 100]}}
+    world.core.groups.update(Group(name="group", retry_policy=policy))
+    send_back(client, produce(client))
+    world.clock.advance(9.9)
+    assert world.store.max_offset("%RETRY%group", 0) == 0
+    world.clock.advance(0.2)
+    assert world.store.max_offset("%RETRY%group", 0) == 1
+
+
+def test_a_message_that_two_give_back_comes_again_for_each(
+    world: World, client: Connection
+) -> None:
+    """As in RocketMQ: a member that lost its queue, and the one that has it now."""
+    offset = produce(client)
+    assert send_back(world.connect(), offset, level=2) == codes.SUCCESS
+    assert send_back(world.connect(), offset, level=1) == codes.SUCCESS
+    world.clock.advance(1.1)
+    (first,) = client.pull("%RETRY%group").records()
+    assert send_back(client, first.physical_offset, level=1) == codes.SUCCESS
+    world.clock.advance(5)
+    times = [record.reconsume_times for record in client.pull("%RETRY%group").records()]
+    assert times == [1, 2, 1]
+
+
+def test_a_group_that_is_deleted_meanwhile_leaves_what_it_gave_back(
+    world: World, client: Connection
+) -> None:
+    send_back(client, produce(client), level=1)
+    assert client.call(207, {"groupName": "group", "cleanOffset": "true"}).code == codes.SUCCESS
+    world.clock.advance(1.1)
+    assert retry_offset(client) > 0  # whoever makes the group again finds it
 
 
 def test_used_up_tries_end_in_the_dead_letters(world: World, client: Connection) -> None:

@@ -62,6 +62,8 @@ def test_a_commit_makes_it_visible_once(world: World, client: Connection) -> Non
     assert record.born_timestamp == half.born_timestamp
     assert properties_of(record)["UNIQ_KEY"] == "A1"
     assert properties_of(record)["TAGS"] == "paid"
+    # As a Java broker stores it: its clients look for a transaction id only where TRAN_MSG is.
+    assert properties_of(record)["TRAN_MSG"] == "true"
     world.clock.advance(300)
     assert len(arrived(client)) == 1
 

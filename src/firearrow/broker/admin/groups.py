@@ -10,6 +10,7 @@ from firearrow.broker.offsets import ConsumerOffsets
 from firearrow.codec import lenient_json
 from firearrow.model import codes, names
 from firearrow.model.group import Group
+from firearrow.model.retry_policy import read_retry_policy
 from firearrow.model.topic import QUEUES_MAX
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import Answer, NoFields, Reply, Request
@@ -103,4 +104,8 @@ class GroupAdmin:
 def _shape_error(group: Group) -> str | None:
     if not 0 <= group.retry_queues <= QUEUES_MAX:
         return f"{group.retry_queues} retry queues; the limit is {QUEUES_MAX}"
+    try:
+        read_retry_policy(group.retry_policy)
+    except ValueError as error:
+        return f"groupRetryPolicy: {error}"
     return None

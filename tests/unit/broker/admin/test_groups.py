@@ -61,6 +61,11 @@ def test_a_group_is_made_with_rocketmqs_defaults_and_changed(client: Connection)
         ({"groupName": "x" * 121}, codes.INVALID_PARAMETER, "max length 120"),
         ({"groupName": "G", "retryQueueNums": -1}, codes.INVALID_PARAMETER, "retry queues"),
         ({"groupName": "G", "retryQueueNums": 10**9}, codes.INVALID_PARAMETER, "limit is 65535"),
+        (
+            {"groupName": "G", "groupRetryPolicy": {"customizedRetryPolicy": {"next": ["x"]}}},
+            codes.INVALID_PARAMETER,
+            "groupRetryPolicy: Expected `int`, got `str` - at `$.next[0]`",
+        ),
         ({"groupName": "G", "attributes": {"+x": "1"}}, codes.SYSTEM_ERROR, "unsupported key: x"),
         ({"groupName": "G", "retryMaxTimes": "x"}, codes.SYSTEM_ERROR, "unreadable group"),
         ({}, codes.SYSTEM_ERROR, "unreadable group"),

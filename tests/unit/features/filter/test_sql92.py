@@ -63,6 +63,28 @@ def test_every_verdict_is_that_of_rocketmqs_own_library() -> None:
 
 
 @pytest.mark.parametrize(
+    ("expression", "wanted", "unwanted"),
+    [
+        ("a > 5", [{"a": "6"}], [{"a": "6.5"}, {"a": "3000000000"}, {"a": "abc"}]),
+        ("a > 5.0", [{"a": "6"}, {"a": "6.5"}, {"a": "3000000000"}], [{"a": "abc"}]),
+        ("z > 3 OR d = 5", [{"z": "4"}], [{"z": "abc", "d": "5"}]),
+        ("d = 5 OR z > 3", [{"z": "abc", "d": "5"}], [{"z": "abc", "d": "4"}]),
+        ("NOT (a = 'x')", [{"a": "y"}], [{}, {"a": "x"}]),
+        ("a IS NULL OR a <> 'x'", [{}, {"a": "y"}], [{"a": "x"}]),
+        ("a NOT CONTAINS 'z'", [{"a": "x"}], [{}, {"a": "xyz"}]),
+        ("A = 'x'", [{"A": "x"}], [{"a": "x"}]),
+        ("a in ('x','it''s')", [{"a": "it's"}, {"a": "x"}], [{"a": "its"}, {}]),
+        ("a LIKE 'x'", [], [{"a": "x"}, {"a": "true"}, {}]),
+    ],
+)
+def test_the_surprising_rules(
+    expression: str, wanted: list[dict[str, str]], unwanted: list[dict[str, str]]
+) -> None:
+    assert [matches(expression, **message) for message in wanted] == [True] * len(wanted)
+    assert [matches(expression, **message) for message in unwanted] == [False] * len(unwanted)
+
+
+@pytest.mark.parametrize(
     ("expression", "place"),
     [
         ("a > 5 AND", "line 1, column 9"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -125,6 +126,15 @@ def test_where_a_new_group_starts(client: Connection, world: World) -> None:
     assert bodies(pop(client, consumerGroup="hot", initMode=1))[0] == b"0"
     world.settings.init_pop_offset_by_check_msg_in_mem = False
     assert bodies(pop(client, consumerGroup="last", initMode=1)) == [b"99"]
+
+
+def test_a_new_group_of_a_cold_queue_starts_at_its_last_message(tmp_path: Path) -> None:
+    world = World(tmp_path / "store", access_message_in_memory_max_ratio=0)
+    client = world.connect()
+    produce(client, *(b"%d" % n for n in range(100)))
+    assert bodies(pop(client, consumerGroup="last", initMode=1)) == [b"99"]
+    assert bodies(pop(client, consumerGroup="first", initMode=0))[0] == b"0"
+    world.stop()
 
 
 def test_an_offset_that_the_queue_does_not_have(client: Connection, world: World) -> None:
