@@ -54,7 +54,19 @@ var scenarios = []scenario{
 	{"transaction", transaction},
 	{"request and reply", requestReply},
 	{"rebalance", rebalance},
+	{"timer", timer},
+	{"reset offsets", resetOffsets},
+	{"trace", trace},
+	{"priority", priority},
+	{"compaction topic", compactionTopic},
+	{"light queues", lightQueues},
+	{"topic rules", topicRules},
 }
+
+// skip is an error that says why a scenario cannot run here.
+type skip string
+
+func (s skip) Error() string { return string(s) }
 
 var output sync.Mutex
 
@@ -69,7 +81,8 @@ func report(name string, started time.Time, detail string, err error) {
 	if err != nil {
 		detail = err.Error()
 	}
-	printLine(result{clientTitle, name, err == nil, time.Since(started).Seconds(), detail, false})
+	_, skipped := err.(skip)
+	printLine(result{clientTitle, name, err == nil, time.Since(started).Seconds(), detail, skipped})
 }
 
 func main() {

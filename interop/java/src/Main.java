@@ -5,6 +5,7 @@ import java.io.PrintStream;
 import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
@@ -15,7 +16,7 @@ import org.apache.rocketmq.remoting.protocol.RemotingCommand;
 
 /**
  * Runs the scenarios and prints one JSON object a line.
- * Arguments: {@code list}, or {@code plain|pop|tls NAMESRV CLIENT HEADERS RUN}.
+ * Arguments: {@code list}, or {@code plain|pop|tls NAMESRV CLIENT HEADERS RUN [SCENARIO ...]}.
  */
 public final class Main {
     /** Returns a measured figure or nothing; throws when something is not as it should be. */
@@ -30,7 +31,8 @@ public final class Main {
     }
 
     private static final Set<String> OWN =
-        Set.of("Sends", "Consumes", "Cluster", "Dialogues", "World", "Pops", "Popping", "Batches");
+        Set.of("Sends", "Consumes", "Cluster", "Dialogues", "World", "Pops", "Popping", "Batches",
+            "Resets", "Topics", "Traces", "Raw", "Delays");
     private static final Map<String, Scenario> TOGETHER = new LinkedHashMap<>();
     private static final Map<String, Scenario> ALONE = new LinkedHashMap<>();
     private static final PrintStream OUT =
@@ -39,10 +41,13 @@ public final class Main {
         new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
 
     static {
+        TOGETHER.put("reset offsets", Resets::resets);
         TOGETHER.put("retry, dead letter", Consumes::deadLetter);
         TOGETHER.put("transaction", Dialogues::transaction);
         TOGETHER.putAll(newer("Timers"));
         TOGETHER.putAll(newer("Batches"));
+        TOGETHER.put("trace", Traces::trace);
+        TOGETHER.put("timer", Topics::timer);
         TOGETHER.put("delay level", Delays::levels);
         TOGETHER.put("rebalance", Cluster::rebalance);
         TOGETHER.put("send sync", Sends::sync);
@@ -59,6 +64,10 @@ public final class Main {
         TOGETHER.put("lite pull, seek", Consumes::litePull);
         TOGETHER.put("query by key, id", Cluster::query);
         TOGETHER.put("request and reply", Dialogues::requestReply);
+        TOGETHER.put("priority", Topics::priority);
+        TOGETHER.put("light queues", Topics::lightQueues);
+        TOGETHER.put("compaction topic", Topics::compaction);
+        TOGETHER.put("topic rules", Topics::rules);
         ALONE.put("long-poll wake-up", Cluster::wakeUp); // other load would be measured with it
         ALONE.put("broker restart", Cluster::restart);
     }
@@ -96,6 +105,11 @@ public final class Main {
         } else if (arguments[0].equals("pop")) {
             together(newer("Pops"), 9, namesrv, client, run); // most of them wait
         } else {
+            if (arguments.length > 5) {
+                List<String> only = List.of(arguments).subList(5, arguments.length);
+                TOGETHER.keySet().retainAll(only);
+                ALONE.keySet().retainAll(only);
+            }
             together(TOGETHER, 5, namesrv, client, run);
             ALONE.forEach((name, scenario) -> run(namesrv, client, run, name, scenario));
         }

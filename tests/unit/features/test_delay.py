@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.support.brokers import Connection, World, properties_of
 
@@ -122,6 +123,37 @@ def test_levels_can_be_changed(tmp_path: Path) -> None:
     assert arrived(client) == []
     world.clock.advance(0.2)
     assert arrived(client) == [b"later"]
+    world.stop()
+
+
+def test_what_waits_when_levels_change_waits_no_longer_than_its_level_does_now(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    client = world.connect()
+    send(client, 2, b"five")
+    send(client, 3, b"ten")
+    world.stop()
+    settings = BrokerSettings()
+    settings.message_delay_level = "1s 1h 2s"
+    world = World(tmp_path, settings, clock=world.clock)
+    client = world.connect()
+    world.clock.advance(0.1)
+    assert arrived(client) == [b"ten"]  # due in ten seconds, which its level no longer has
+    world.clock.advance(5)
+    assert arrived(client) == [b"ten", b"five"]  # and not an hour later
+    world.stop()
+
+
+def test_progress_is_saved_as_a_java_broker_does(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    client = world.connect()
+    for level in (1, 1, 2):
+        send(client, level)
+    world.clock.advance(11)
+    saved = msgspec.json.decode((tmp_path / "config/delayOffset.json").read_bytes())
+    assert saved["offsetTable"] == {"1": 2, "2": 1}
+    assert saved["dataVersion"].keys() == {"counter", "stateVersion", "timestamp"}
     world.stop()
 
 
