@@ -1,5 +1,6 @@
 """A store with a compaction topic in turn under the Java broker and under Firearrow: whoever opens
-it gives the messages as the one before did, goes on compacting, and loses no key's newest value."""
+it gives the messages as the one before did, goes on compacting, and loses no key's newest value.
+The same with batch queues, where a batch is one value."""
 
 from __future__ import annotations
 
@@ -14,13 +15,14 @@ from interop.program import run_alone
 from interop.remoting import Remote
 from interop.results import Report, Result, Server
 from interop.servers import JAVA_VERSION, FirearrowServer, JavaServer
-from interop.store.load import send
+from interop.store.load import item, send
 from interop.store.questions import ASKER, await_dispatch
 
 from firearrow.codec.properties import parse_properties
 from firearrow.codec.record import PHYSICAL_OFFSET_AT, decode_record, split_records
 
 ROW = "compaction topics"
+BATCH_ROW = "compaction topics with batch queues"
 TOPIC = "Prices"
 QUEUES = 2
 KEYS = 40
@@ -40,7 +42,7 @@ Records = dict[tuple[int, int], bytes]  # (queue, offset) -> record
 
 
 def clients() -> list[str]:
-    return [ROW]
+    return [ROW, BATCH_ROW]
 
 
 def unavailable() -> str | None:
@@ -51,7 +53,7 @@ def prepare() -> None:
     fetch_jars(JAVA_VERSION, "rocketmq-namesrv", "rocketmq-broker")
 
 
-def create_topic(remote: Remote) -> None:
+def create_topic(remote: Remote, *, batches: bool) -> None:
     fields = {
         "topic": TOPIC,
         "defaultTopic": "TBW102",
@@ -61,7 +63,7 @@ def create_topic(remote: Remote) -> None:
         "topicFilterType": "SINGLE_TAG",
         "topicSysFlag": 0,
         "order": "false",
-        "attributes": "+cleanup.policy=COMPACTION",
+        "attributes": "+cleanup.policy=COMPACTION" + (",+queue.type=BatchCQ" if batches else ""),
     }
     remote.ask(17, fields)
 
@@ -85,6 +87,8 @@ def read_queue(remote: Remote, queue_id: int) -> Records:
             "subVersion": 0,
         }
         answer = remote.call(11, fields)
+        if answer.remark == "OFFSET_OVERFLOW_ONE":
+            break  # Java counts the last batch as one message
         if answer.code not in (0, 20):
             raise RuntimeError(f"pull of {queue_id} at {offset}: {answer.code} {answer.remark}")
         for data in split_records(answer.body):
@@ -111,7 +115,9 @@ def read_all(remote: Remote) -> Records:
 class Chain:
     """One store and what was acknowledged."""
 
-    def __init__(self, root: Path, report: Report) -> None:
+    def __init__(self, root: Path, report: Report, *, batches: bool) -> None:
+        self._row = BATCH_ROW if batches else ROW
+        self._batches = batches
         self._store = root / "store"
         self._report = report
         self._newest: dict[tuple[int, str], tuple[int, bytes]] = {}  # (queue, key) -> offset, body
@@ -133,10 +139,22 @@ class Chain:
             body = (
                 b"" if n % 97 == 0 and not by_java else b"value %d " % self._sent + bytes(n % 100)
             )
-            properties = {"UNIQ_KEY": f"7F000001{self._sent:024X}", "KEYS": key, "TAGS": "t"}
-            ext = send(remote, TOPIC, queue_id, body, properties)
-            self._newest[queue_id, key] = int(ext["queueOffset"]), body
-            self._sent += 1
+            self._send(remote, queue_id, key, body)
+
+    def _send(self, remote: Remote, queue_id: int, key: str, body: bytes) -> None:
+        """One value; every third one is a batch, if the topic may have some."""
+        unique = f"7F000001{self._sent:024X}"
+        batch = self._batches and self._sent % 3 == 2 and bool(body)
+        if batch:
+            key += " together"
+            bodies = [b"%d of " % n + body for n in range(1 + self._sent % 4)]
+            body = b"".join(
+                item(body, {"UNIQ_KEY": f"{unique}{n}"}) for n, body in enumerate(bodies)
+            )
+        properties = {"UNIQ_KEY": unique, "KEYS": key, "TAGS": "t"}
+        ext = send(remote, TOPIC, queue_id, body, properties, batch=batch)
+        self._newest[queue_id, key] = int(ext["queueOffset"]), body
+        self._sent += 1
 
     def compacted(self, remote: Remote) -> list[str]:
         """Wait until values are gone that were there; what is read then is the truth."""
@@ -160,7 +178,7 @@ class Chain:
         except Exception as error:
             found = [repr(error)]
         seconds, self._started = time.monotonic() - self._started, time.monotonic()
-        self._report(Result(ROW, scenario, not found, seconds, " | ".join(found[:5])))
+        self._report(Result(self._row, scenario, not found, seconds, " | ".join(found[:5])))
 
     def same(self, remote: Remote) -> list[str]:
         """What is read otherwise than under the broker before. A record that is not yet copied
@@ -188,7 +206,7 @@ class Chain:
 
     def run(self) -> None:
         with self.java() as java, Remote(java.broker) as remote:
-            create_topic(remote)
+            create_topic(remote, batches=self._batches)
             self.write(remote, by_java=True)
             self.check("Java compacts", lambda: self.compacted(remote))
         with self.ours() as ours, Remote(ours.broker) as remote:
@@ -218,8 +236,9 @@ def _placeless(record: bytes) -> bytes:
 
 
 def run(namesrv: str, report: Report, server: Server) -> None:
-    with tempfile.TemporaryDirectory(prefix="firearrow-compaction-") as root:
-        Chain(Path(root), report).run()
+    for batches in (False, True):
+        with tempfile.TemporaryDirectory(prefix="firearrow-compaction-") as root:
+            Chain(Path(root), report, batches=batches).run()
 
 
 if __name__ == "__main__":

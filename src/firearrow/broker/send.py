@@ -306,14 +306,16 @@ class Sender:
             items = decode_batch(request.body)
         except BatchError as error:
             return self._refuse(codes.MESSAGE_ILLEGAL, str(error))
-        if topic.batched and find_property(envelope, b"UNIQ_KEY") is not None:
-            return self._send_inner_batch(request, topic.name, queue_id, len(items))
+        whole = topic.batched and find_property(envelope, b"UNIQ_KEY") is not None
         if topic.compacted:
+            records = [(item.properties, item.body) for item in items]
             refusal = self._checks.refuse_compacted(
-                [(item.properties, item.body) for item in items]
+                [(envelope, request.body)] if whole else records
             )
             if refusal is not None:
                 return refusal
+        if whole:
+            return self._send_inner_batch(request, topic.name, queue_id, len(items))
         messages = [
             Message(
                 topic=topic.name,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from firearrow.broker.rooms import BaseRoom
 from firearrow.broker.topics import Topics
-from firearrow.model.topic import Topic
 from firearrow.store.compactionapi import CompactedTopics
 
 
@@ -18,13 +17,13 @@ class CompactionRoom(BaseRoom):
     def __init__(self, store: CompactedTopics, topics: Topics) -> None:
         self._store = store
         self._topics = topics
-        known = [topic.name for topic in topics.attributed.values() if _is_compacted(topic)]
+        known = [topic.name for topic in topics.attributed.values() if topic.compacted]
         store.use(known, made_now=False)
         topics.attribute_listeners.append(self._attributes_changed)
 
     def _attributes_changed(self, name: str) -> None:
         topic = self._topics.attributed.get(name)
-        if topic is not None and _is_compacted(topic):
+        if topic is not None and topic.compacted:
             self._store.use([name], made_now=True)
 
     def start(self) -> None:
@@ -32,8 +31,3 @@ class CompactionRoom(BaseRoom):
 
     def stop(self) -> None:
         self._store.stop()
-
-
-def _is_compacted(topic: Topic) -> bool:
-    """The messages of a batch queue share records, which stay whole."""
-    return topic.compacted and not topic.batched

@@ -23,6 +23,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from firearrow.codec.batch import inner_count
+from firearrow.codec.record import SYS_FLAG_AT, record_properties
 from firearrow.codec.sysflags import SYS_INNER_BATCH
 from firearrow.store.consumequeue import BLOCK_ENTRIES, ConsumeQueue, QueueFiles, TopicShape
 
@@ -151,6 +152,13 @@ class BatchQueue:
         last = self.shape.files.find(self.units, end - 1) if end else None
         self.max_offset = self.next_offset = 0 if last is None else Unit(*last).end
         self.follow()
+
+
+def messages_in(record: bytes) -> int:
+    """How many messages a whole record holds."""
+    if not record[SYS_FLAG_AT + 3] & SYS_INNER_BATCH:
+        return 1
+    return max(1, inner_count(record_properties(record)))
 
 
 def unit_of(record: Record, tags_code: int) -> Unit:

@@ -240,9 +240,10 @@ class Dispatcher:
 
     def begin_at(self, topic: str, queue_id: int, offset: int) -> None:
         """Let an empty queue begin at an offset: other files still have what was before it."""
-        queue = self.queue(topic, queue_id)
-        queue.min_offset = queue.max_offset = offset
-        queue.next_offset = queue.pending_start = offset
+        queue = self.batch_queue(topic, queue_id) or self.queue(topic, queue_id)
+        queue.min_offset = queue.max_offset = queue.next_offset = offset
+        if isinstance(queue, ConsumeQueue):
+            queue.pending_start = offset
 
     def correct_min_offset(self, queue: ConsumeQueue) -> None:
         """Move the queue's minimum past entries whose records are gone (storage.md 3.4)."""

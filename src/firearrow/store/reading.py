@@ -73,7 +73,7 @@ class Reader:
             batches = self._batches.get((topic, queue_id))
             if batches is None:
                 return Read(api.NO_MATCHED_LOGIC_QUEUE, 0, 0, 0)
-            return self._read_batches(batches, offset, max_messages, max_bytes, tags_codes, match)
+            return self.read_batches(batches, offset, max_messages, max_bytes, tags_codes, match)
         low, high = queue.min_offset, queue.max_offset
         if not low <= offset < high:
             return _outside(offset, low, high)
@@ -147,7 +147,7 @@ class Reader:
             return Read(api.FOUND, offset, low, high, body, count)
         return Read(status, offset, low, high)
 
-    def _read_batches(
+    def read_batches(
         self,
         queue: BatchQueue,
         offset: int,
@@ -156,6 +156,7 @@ class Reader:
         tags_codes: Collection[int] | None,
         match: RecordMatch | None,
     ) -> Read:
+        """As ``read``, of a batch queue."""
         if not queue.min_offset <= offset < queue.max_offset:
             return _outside(offset, queue.min_offset, queue.max_offset)
         hot_from = self._log.end - self.hot_bytes
@@ -172,21 +173,22 @@ class Reader:
         return [Entry(offset + n, *entry) for n, entry in enumerate(ENTRY.iter_unpack(data))]
 
     def min_offset(self, topic: str, queue_id: int) -> int:
-        queue = self._bounds(topic, queue_id)
+        queue = self.bounds(topic, queue_id)
         low = queue.min_offset if queue else 0
         if self.sources and topic in self.sources:
             return self.sources[topic].min_offset(topic, queue_id, low)
         return low
 
     def max_offset(self, topic: str, queue_id: int) -> int:
-        queue = self._bounds(topic, queue_id)
+        queue = self.bounds(topic, queue_id)
         return queue.max_offset if queue else 0
 
-    def _bounds(self, topic: str, queue_id: int) -> ConsumeQueue | BatchQueue | None:
+    def bounds(self, topic: str, queue_id: int) -> ConsumeQueue | BatchQueue | None:
+        """What there is of a queue in the commit log; ``None`` for nothing."""
         return self._table.get((topic, queue_id)) or self._batches.get((topic, queue_id))
 
     def search_offset(self, topic: str, queue_id: int, timestamp: int, *, upper: bool) -> int:
-        queue = self._bounds(topic, queue_id)
+        queue = self.bounds(topic, queue_id)
         if queue is None or queue.max_offset <= queue.min_offset:
             return 0 if queue is None else queue.max_offset
         if isinstance(queue, BatchQueue):
@@ -206,7 +208,7 @@ class Reader:
         return -1 if entry is None or entry[1] == FILLER_SIZE else self._log.store_time(entry[0])
 
     def store_time(self, topic: str, queue_id: int, offset: int) -> int:
-        queue = self._bounds(topic, queue_id)
+        queue = self.bounds(topic, queue_id)
         if isinstance(queue, BatchQueue):
             return batchread.store_time(queue, offset)
         if queue is None or not queue.min_offset <= offset < queue.max_offset:

@@ -161,14 +161,6 @@ def test_a_message_must_fit_into_a_file(world: World, client: Connection) -> Non
     assert len(read_all(client)) == 2  # what is in the last file, and the newest before it
 
 
-def test_a_topic_with_batch_queues_keeps_everything(world: World, client: Connection) -> None:
-    attributes = "+cleanup.policy=COMPACTION,+queue.type=BatchCQ"
-    assert make_topic(client, attributes).code == codes.SUCCESS
-    put_many(client, 40, keys=2)
-    compact(world)
-    assert len(read_all(client)) == 40
-
-
 # -- what is read
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from firearrow.codec.properties import find_property
 from firearrow.codec.record import record_properties, record_store_time
+from firearrow.store.api import Entry
 from firearrow.store.compaction.pairs import Pair, PairFiles
 from firearrow.store.compaction.pairwriter import PairWriter, write, write_entries
 from firearrow.store.compaction.queue import CompactedQueue
-from firearrow.store.consumequeue import ENTRY, ENTRY_BYTES, FILLER_SIZE
+from firearrow.store.consumequeue import FILLER_SIZE
 
 if TYPE_CHECKING:
     from firearrow.store.filestore import FileStore
@@ -133,27 +134,25 @@ class Copier:
     def _prepare(self, share: _Share) -> None:
         """Take some more messages of one queue out of the commit log."""
         store, queue, writer = self._store, share.queue, share.writer
-        entries = store.table.get(queue.key)
-        if entries is None:
+        bounds = store.reader.bounds(*queue.key)
+        if bounds is None:
             share.complete = True
             return
-        share.next_offset = max(share.next_offset, entries.min_offset)
-        data = store.files.entries(entries, share.next_offset, STEP_ENTRIES)
+        share.next_offset = max(share.next_offset, bounds.min_offset)
+        entries = store.entries(*queue.key, share.next_offset, STEP_ENTRIES)
         until = writer.size + STEP_BYTES
-        for phy, size, tags_code in ENTRY.iter_unpack(data):
-            if size != FILLER_SIZE:
-                if phy + size > store.log.flushed:
+        for entry in entries:
+            if entry.size != FILLER_SIZE:
+                if entry.physical_offset + entry.size > store.log.flushed:
                     share.complete = True
                     return
-                self._copy(share, store.log.slice(phy, size), tags_code)
-            share.next_offset += 1
+                self._copy(share, store.log.slice(entry.physical_offset, entry.size), entry)
+            share.next_offset = entry.end
             if writer.size > until:
                 return
-        share.complete = len(data) < STEP_ENTRIES * ENTRY_BYTES and (
-            share.next_offset >= entries.max_offset or not data
-        )
+        share.complete = share.next_offset >= bounds.max_offset or not entries
 
-    def _copy(self, share: _Share, record: bytes, tags_code: int) -> None:
+    def _copy(self, share: _Share, record: bytes, entry: Entry) -> None:
         """Without keys a message has no place here (``CompactionLog.asyncPutMessage``)."""
         if not record or not (find_property(record_properties(record), b"KEYS") or b"").strip():
             return
@@ -165,7 +164,7 @@ class Copier:
                 share.queue.topic,
             )
             return
-        share.writer.add(record, share.next_offset, tags_code, record_store_time(record))
+        share.writer.add(record, entry.offset, entry.tags_code, record_store_time(record))
 
     def _written(self, error: OSError | None) -> None:
         shares, self._running = self._running, []
@@ -192,8 +191,8 @@ class Copier:
             else:
                 queue.pairs[-1] = piece.pair
         queue.next_offset = share.next_offset
-        entries = self._store.table.get(queue.key)
-        if entries is None or queue.next_offset >= entries.max_offset:
+        bounds = self._store.reader.bounds(*queue.key)
+        if bounds is None or queue.next_offset >= bounds.max_offset:
             self.forget(queue)
             return
         self._queues[queue.key] = self._queues.pop(queue.key)  # the others first

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from firearrow.store.api import RecordMatch
+from firearrow.store.batchqueue import messages_in
 from firearrow.store.compaction.pairs import (
     ENTRY_BYTES,
     Entry,
@@ -34,14 +35,21 @@ class Found(NamedTuple):
     records: bytes
     messages: int
     next_offset: int
+    batched: int = 0  # records, when each may hold several messages
     lost: bool = False  # there is a message, but it is unreadable
 
 
 class CompactedQueue:
     """What is in the queue's compaction log. ``next_offset`` is the first offset of the queue that
-    was not copied into it; from there on the commit log has the messages."""
+    was not copied into it; from there on the commit log has the messages.
+
+    When the topic has batch queues, a record may hold several messages. Its entry tells the offset
+    of the first one, and says 1 (``CompactionAppendMessageCallback``): the record has the number.
+    """
 
     __slots__ = (
+        "_following",
+        "batched",
         "broken",
         "damaged",
         "dropped",
@@ -65,6 +73,8 @@ class CompactedQueue:
         self.broken = False  # a swap was interrupted by the disk; the files are as it left them
         self.dropped = False  # its topic is gone
         self.damaged = False  # an operator was told of unreadable records
+        self.batched = False
+        self._following = -1  # the offset behind the last read: where the next one begins, mostly
 
     def load(self) -> None:
         """See ``PairFiles.load``."""
@@ -77,6 +87,15 @@ class CompactedQueue:
         self.pairs = pairs
         self.next_offset = max(self.next_offset, self.last + 1)
         self.broken = False
+        self._following = -1
+
+    def use_batches(self, batched: bool) -> None:
+        """Whether the topic has batch queues; to be told before anything else is asked."""
+        self.batched = batched
+        if batched and self.pairs and self.next_offset == self.last + 1:
+            newest = self.entry_at(self.last)
+            if newest is not None:
+                self.next_offset = self._end_of(newest)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -97,6 +116,22 @@ class CompactedQueue:
         return self.pairs[-1].end if self.pairs else 0
 
     # -- read
+
+    def start_of(self, offset: int) -> int:
+        """Where the record begins that holds the message at ``offset``; the offset itself when it
+        is not in the middle of one."""
+        if not self.batched or offset == self._following:
+            return offset
+        before = self.entry_at(offset)
+        if before is None or self._end_of(before) <= offset:
+            return offset
+        return before.offset
+
+    def _end_of(self, entry: Entry) -> int:
+        """The offset behind the messages of a record; behind the first one if it is unreadable."""
+        pair = self.pairs[bisect_left(self.pairs, entry.offset, key=_last)]
+        data = self.files.look(self.place.logs, pair, entry.position - pair.start, entry.size)
+        return entry.offset + (messages_in(data) if is_record_of(data, 0, entry) else 1)
 
     def read(self, offset: int, limits: Limits, match: RecordMatch | None) -> Found | None:
         """Messages from the first one at or behind ``offset``, which must not be behind ``last``.
@@ -119,14 +154,35 @@ class CompactedQueue:
         chosen = chosen[:whole]
         end = starts[whole - 1] + chosen[-1].size
         next_offset = chosen[-1].offset + 1
-        if match is None:
+        if match is None and not self.batched:
             return Found(data[:end], whole, next_offset)
         records = [
-            record
-            for start, entry in zip(starts, chosen, strict=False)
-            if match(record := data[start : start + entry.size])
+            data[start : start + entry.size] for start, entry in zip(starts, chosen, strict=False)
         ]
+        if self.batched:
+            return self._whole_batches(chosen, records, limits.messages_max, match)
+        records = [record for record in records if match is None or match(record)]
         return Found(b"".join(records), len(records), next_offset)
+
+    def _whole_batches(
+        self,
+        entries: list[Entry],
+        records: list[bytes],
+        messages_max: int,
+        match: RecordMatch | None,
+    ) -> Found:
+        """As many of the records as a read may have messages, but at least one."""
+        kept: list[bytes] = []
+        count = 0
+        for entry, record in zip(entries, records, strict=True):
+            messages = messages_in(record)
+            if count and count + messages > messages_max:
+                break
+            self._following = entry.offset + messages
+            if match is None or match(record):
+                kept.append(record)
+                count += messages
+        return Found(b"".join(kept), count, self._following, len(kept))
 
     def _skip_damaged(self, entry: Entry) -> Found | None:
         if self.broken or any(pair.folder for pair in self.pairs):
@@ -176,6 +232,7 @@ class CompactedQueue:
                     disk.remove(f"{directory}/{pair.name}")
         self.next_offset = 0
         self.take(kept)
+        self.use_batches(self.batched)
 
     def _look_at(self, pair: Pair, index: int, count: int) -> list[Entry]:
         data = self.files.look(self.place.entries, pair, index * ENTRY_BYTES, count * ENTRY_BYTES)

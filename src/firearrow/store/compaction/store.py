@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from firearrow.store import api
 from firearrow.store.api import Read
+from firearrow.store.batchqueue import BatchQueue
 from firearrow.store.compaction.compactor import Compactor
 from firearrow.store.compaction.copying import Copier
 from firearrow.store.compaction.pairs import PairFiles, sizes_of
@@ -70,17 +71,18 @@ class CompactionStore:
         if not new:
             return
         store = self._store
-        entries = {key: queue for key, queue in store.table.items() if key[0] in new}
-        used = {topic for (topic, _), queue in entries.items() if queue.max_offset}
+        ends = {key: store.max_offset(*key) for key in store.queues() if key[0] in new}
+        used = {topic for (topic, _), end in ends.items() if end}
         for queue in [queue for queue in self._queues.values() if queue.topic in new]:
             if made_now and queue.topic not in used:
                 self._drop(queue)  # of an earlier topic with this name
             else:
+                queue.use_batches(store.dispatcher.has_batches(queue.topic))
                 self._fit_to_log(queue)
         self.topics |= new
         store.reader.sources.update(dict.fromkeys(new, self))
-        for (topic, queue_id), of_queue in entries.items():
-            self._arrived(topic, queue_id, of_queue.max_offset, 0, 0, 0)
+        for (topic, queue_id), end in ends.items():
+            self._arrived(topic, queue_id, end, 0, 0, 0)
         for topic in new - self._listening:
             store.on_arrival(self._arrived, topic)
         self._listening |= new
@@ -120,11 +122,11 @@ class CompactionStore:
     def _fit_to_log(self, queue: CompactedQueue) -> None:
         """The compaction log and the queue must be of the same messages."""
         store, last = self._store, queue.last
-        entries = store.table.get(queue.key)
-        if entries is None or not entries.max_offset:
-            store.dispatcher.begin_at(queue.topic, queue.queue_id, last + 1)
+        end = store.max_offset(*queue.key)
+        if not end:
+            store.dispatcher.begin_at(queue.topic, queue.queue_id, queue.next_offset)
             return
-        newest = queue.entry_at(entries.max_offset - 1)
+        newest = queue.entry_at(end - 1)
         if newest is not None:
             stored_ms = store.store_time(*queue.key, newest.offset)
             if stored_ms not in (-1, newest.stored_ms):
@@ -136,16 +138,16 @@ class CompactionStore:
                 )
                 self._drop(queue)
                 return
-        if last >= entries.max_offset:
+        if last >= end:
             log.warning(
                 "the compaction log of queue %d of topic %s had messages up to offset %d, which "
                 "the commit log lost: it ends at %d now, too",
                 queue.queue_id,
                 queue.topic,
                 last,
-                entries.max_offset - 1,
+                end - 1,
             )
-            queue.cut(entries.max_offset)
+            queue.cut(end)
 
     def _arrived(self, topic: str, queue_id: int, offset: int, _: int, __: int, ___: int) -> None:
         """Messages up to ``offset`` are readable: see that they get copied."""
@@ -154,12 +156,14 @@ class CompactionStore:
         queue = self._queues.get((topic, queue_id))
         if queue is None:
             queue = CompactedQueue(self._files, topic, queue_id)
+            queue.use_batches(self._store.dispatcher.has_batches(topic))
             self._queues[topic, queue_id] = queue
         if queue.waiting or queue.next_offset >= offset:
             return
         store = self._store
-        entries = store.table[topic, queue_id]
-        first = store.entries(topic, queue_id, max(queue.next_offset, entries.min_offset), 1)
+        of_log = store.reader.bounds(topic, queue_id)
+        low = 0 if of_log is None else of_log.min_offset
+        first = store.entries(topic, queue_id, max(queue.next_offset, low), 1)
         if first:
             self._copier.want(queue, first[0].physical_offset)
 
@@ -208,11 +212,11 @@ class CompactionStore:
     ) -> Read:
         """The next messages that there are at or behind the offset, without any filter
         (``CompactionLog.getMessage``)."""
-        entries = self._store.table.get((topic, queue_id))
-        if entries is None:
+        of_log = self._store.reader.bounds(topic, queue_id)
+        if of_log is None:
             return Read(api.NO_MATCHED_LOGIC_QUEUE, 0, 0, 0)
         queue = self._queues.get((topic, queue_id))
-        low, high = entries.min_offset, entries.max_offset
+        low, high = of_log.min_offset, of_log.max_offset
         if queue is not None and queue.first >= 0:
             low = queue.first
         if high == 0:
@@ -221,10 +225,14 @@ class CompactionStore:
             return Read(api.OFFSET_OVERFLOW_ONE, offset, low, high)
         if offset > high:
             return Read(api.OFFSET_OVERFLOW_BADLY, high if low else 0, low, high)
-        if queue is None or offset > queue.last:
-            read = self._read_tail(entries, queue, offset, max_messages, max_bytes)
-        else:
-            read = self._read_copied(queue, offset, max_messages, max_bytes)
+        try:
+            start = offset if queue is None else queue.start_of(offset)
+            if queue is None or start > queue.last:
+                read = self._read_tail(of_log, queue, offset, max_messages, max_bytes)
+            else:
+                read = self._read_copied(queue, start, max_messages, max_bytes)
+        except FileNotFoundError:  # on its way to another name
+            read = Read(api.OFFSET_FOUND_NULL, offset, 0, 0)
         read.min_offset, read.max_offset = low, high
         return read
 
@@ -236,14 +244,13 @@ class CompactionStore:
         is_hot = queue.end - queue.pairs[0].start <= reader.hot_bytes
         bytes_max, count_max = hot if is_hot else cold
         limits = Limits(max(1, min(max_messages, count_max)), min(max_bytes, bytes_max))
-        try:
-            found = queue.read(offset, limits, reader.visible(queue.topic))
-        except FileNotFoundError:  # on its way to another name
-            found = None
+        found = queue.read(offset, limits, reader.visible(queue.topic))
         if found is None:
             return Read(api.OFFSET_FOUND_NULL, offset, 0, 0)
         if found.messages:
-            return Read(api.FOUND, found.next_offset, 0, 0, found.records, found.messages)
+            return Read(
+                api.FOUND, found.next_offset, 0, 0, found.records, found.messages, found.batched
+            )
         if found.lost:
             self._tell_damaged(queue, found.next_offset - 1)
             return Read(api.MESSAGE_WAS_REMOVING, found.next_offset, 0, 0)
@@ -263,20 +270,22 @@ class CompactionStore:
 
     def _read_tail(
         self,
-        entries: ConsumeQueue,
+        of_log: ConsumeQueue | BatchQueue,
         queue: CompactedQueue | None,
         offset: int,
         max_messages: int,
         max_bytes: int,
     ) -> Read:
         """What is not copied yet."""
-        offset = max(offset, entries.min_offset, 0 if queue is None else queue.next_offset)
-        if offset >= entries.max_offset:  # only messages without a key, which have no place here
-            return Read(api.NO_MATCHED_MESSAGE, entries.max_offset, 0, 0)
+        offset = max(offset, of_log.min_offset, 0 if queue is None else queue.next_offset)
+        if offset >= of_log.max_offset:  # only messages without a key, which have no place here
+            return Read(api.NO_MATCHED_MESSAGE, of_log.max_offset, 0, 0)
         reader = self._store.reader
+        match = reader.visible(of_log.shape.name)
+        if isinstance(of_log, BatchQueue):
+            return reader.read_batches(of_log, offset, max_messages, max_bytes, None, match)
         count = min(max_messages, self._store.settings.max_transfer_count_on_message_in_memory)
-        data = self._store.files.entries(entries, offset, max(1, count))
+        data = self._store.files.entries(of_log, offset, max(1, count))
         if not data:
             return Read(api.OFFSET_FOUND_NULL, offset, 0, 0)
-        match = reader.visible(entries.shape.name)
         return reader.collect(offset, data, 0, 0, max_messages, max_bytes, None, match)
