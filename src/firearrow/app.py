@@ -8,7 +8,6 @@ import dataclasses
 import errno
 import gc
 import logging
-import os
 import resource
 import signal
 import socket
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from firearrow import config_file
 from firearrow.assembly import (
     STORE_SETTINGS,
     assemble,
@@ -25,15 +25,16 @@ from firearrow.assembly import (
 )
 from firearrow.broker.broker import Broker, Core
 from firearrow.broker.registration import NameServerLink, Registrar, RemoteNameServer
-from firearrow.codec import java_properties
 from firearrow.codec.addresses import join_address
-from firearrow.config import ConfigError, parse_addresses, update
+from firearrow.config import update
+from firearrow.config_values import ConfigError, parse_addresses
 from firearrow.features.delay import LevelError
 from firearrow.local_registration import LocalNameServer
 from firearrow.model.network import Peer, SessionFactory
 from firearrow.namesrv.kv import KvConfig
 from firearrow.namesrv.service import NameServer
-from firearrow.plan import Plan, read_properties, read_users
+from firearrow.plan import Plan, read_users
+from firearrow.ports import Ports, StartError, port_of, reachable_address
 from firearrow.protocol.either import EitherSession
 from firearrow.protocol.grpc.server import GrpcServer
 from firearrow.protocol.remoting.session import Dispatcher, RemotingSession, Route
@@ -47,23 +48,16 @@ from firearrow.store.disk import RealDisk
 from firearrow.store.filestore import FileStore, StoreLocked
 from firearrow.transport import loop
 from firearrow.transport.limits import Limits
-from firearrow.transport.listener import Listener, PortBusy, bind, listen_on
+from firearrow.transport.listener import Listener, PortBusy, listen_on
 from firearrow.transport.network import SocketNetwork
 from firearrow.transport.tls import TlsConfigError
 
 log = logging.getLogger(__name__)
 
-FAST_PORT_BELOW: Final = 2
 HA_PORT_ABOVE: Final = 1
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 DRAIN_S: Final = 3.0
 UNREGISTER_S: Final = 3.0
-FREE_PORT_TRIES: Final = 20
-ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared, not bound
-
-
-class StartError(Exception):
-    """The server cannot start; the text is one sentence that says what to do."""
 
 
 def run(plan: Plan, started_s: float, say: Callable[[str], None]) -> None:
@@ -102,7 +96,10 @@ def _allow_many_descriptors() -> None:
 def _explain(error: OSError, plan: Plan) -> str:
     where = error.filename or plan.store
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"cannot write {where}: {error.strerror}; give a directory of yours with --store"
+        return (
+            f"cannot write {where}: {error.strerror}; give it to the user that runs this, or give "
+            "another directory with --store"
+        )
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"cannot use {where}: it is no directory; give one with --store"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -165,13 +162,14 @@ class Server:
         """Open everything, in an order in which nobody sees a half-recovered broker."""
         plan = self.plan
         # Ports first: a busy one is told before the store is touched.
+        ports = Ports(plan.host, self._stack)
         name_server = broker = proxy = None
         if plan.namesrv:
-            name_server = await self._bind(plan.namesrv_port, "--namesrv-port")
+            name_server = await ports.take(plan.namesrv_port, "--namesrv-port")
         if plan.broker:
-            broker = await self._bind_broker()
+            broker = await ports.take_two(plan.broker_port)
         if plan.proxy_port is not None:
-            proxy = await self._bind(plan.proxy_port, "--proxy-port")
+            proxy = await ports.take(plan.proxy_port, "--proxy-port (grpcServerPort)")
         store = self._open_store() if plan.broker else None
         if name_server is not None:
             self._start_name_server(name_server)
@@ -183,41 +181,6 @@ class Server:
         elif proxy is not None:
             self._start_remote_proxy(proxy)
 
-    async def _bind(self, port: int, option: str, *, hold: bool = False) -> socket.socket:
-        host = self.plan.host
-        try:
-            sock = await bind(host, port, hold=hold)
-        except PortBusy:
-            raise StartError(
-                f"port {port} on {host} is in use: stop the other server, or choose another port "
-                f"with {option}"
-            ) from None
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-                raise StartError(f"{host} is not an address of this machine; see --host") from None
-            raise StartError(
-                f"cannot listen on port {port} of {host}: {error.strerror}; choose another port "
-                f"with {option}"
-            ) from None
-        self._stack.callback(sock.close)
-        return sock
-
-    async def _bind_broker(self) -> tuple[socket.socket, socket.socket]:
-        """The broker's port, and the fast port below it."""
-        option = "--broker-port (listenPort)"
-        wanted = self.plan.broker_port
-        if wanted:
-            fast_option = f"{option}; it is the fast port, {wanted} minus {FAST_PORT_BELOW}"
-            main = await self._bind(wanted, option)
-            return main, await self._bind(wanted - FAST_PORT_BELOW, fast_option)
-        for _ in range(FREE_PORT_TRIES):
-            main = await self._bind(0, option)
-            port = _port_of(main)
-            with contextlib.suppress(StartError):
-                return main, await self._bind(port - FAST_PORT_BELOW, option, hold=True)
-            main.close()
-        raise StartError("there are no two free ports for a broker")
-
     def _open_store(self) -> FileStore:
         root = str(Path(self.plan.store).resolve())
         settings = self.plan.settings
@@ -227,10 +190,10 @@ class Server:
 
     def _start_name_server(self, sock: socket.socket) -> None:
         settings = self.plan.namesrv_settings
-        settings.listen_port = _port_of(sock)
+        settings.listen_port = port_of(sock)
         settings.bind_address = self.plan.host
         file = Path(settings.kv_config_path or Path(self.plan.store) / "kvConfig.json")
-        kv = KvConfig(lambda data: write_file(file, data))
+        kv = KvConfig(lambda data: config_file.write(file, data))
         if file.exists():
             try:
                 kv.load(file.read_bytes())
@@ -268,7 +231,7 @@ class Server:
         settings = self.plan.settings
         self._stack.callback(store.close)
         self._stack.callback(self.background.close)  # a save under way must not overtake the last
-        host, port = settings.broker_ip1.strip("[]") or _advertised(sock), _port_of(sock)
+        host, port = settings.broker_ip1.strip("[]") or reachable_address(sock), port_of(sock)
         settings.listen_port = port
         self.broker = broker = assemble(settings, store, self.clock, (host, port))
         core = broker.core
@@ -295,13 +258,8 @@ class Server:
 
     def _save_settings(self, changed: Mapping[str, str]) -> None:
         """Write changed settings into the file that this process was started with."""
-        path = self.plan.config_path
-        if changed and path is not None:
-            try:
-                text = java_properties.replace(read_properties(path), changed)
-                write_file(Path(path), text.encode())
-            except OSError as error:
-                raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+        if changed and self.plan.config_path is not None:
+            config_file.save(self.plan.config_path, changed)
 
     def _register(self, core: Core, host: str, port: int) -> None:
         settings = self.plan.settings
@@ -412,7 +370,7 @@ class Server:
         return listener
 
     def _shown(self, sock: socket.socket) -> str:
-        return join_address(self.plan.host, _port_of(sock))
+        return join_address(self.plan.host, port_of(sock))
 
     async def leave(self) -> None:
         """Say goodbye: first to the name servers, so that clients go elsewhere, then to clients."""
@@ -432,34 +390,3 @@ class Server:
             self.broker.dismiss()
         for listener in self._client_listeners:
             listener.hang_up()
-
-
-def _port_of(sock: socket.socket) -> int:
-    return int(sock.getsockname()[1])
-
-
-def _advertised(sock: socket.socket) -> str:
-    """The address that clients elsewhere use; a guess when the server listens on all."""
-    host = str(sock.getsockname()[0])
-    if host not in ANY_ADDRESS:
-        return host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses a way
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Replace a file in one step that a power failure does not tear; links stay links."""
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        if path.exists():
-            os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

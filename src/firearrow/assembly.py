@@ -9,7 +9,8 @@ import msgspec
 
 from firearrow.broker.broker import Broker, Core
 from firearrow.broker.topics import TOPICS_FILE, saved_batch_rule
-from firearrow.config import BrokerSettings, as_properties, parse_addresses
+from firearrow.config import BrokerSettings, as_properties
+from firearrow.config_values import parse_addresses
 from firearrow.features.compaction import CompactionRoom
 from firearrow.features.dedup import DedupRoom
 from firearrow.features.delay import DelayRoom, DueTimes, parse_levels

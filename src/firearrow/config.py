@@ -6,31 +6,25 @@ GET_BROKER_CONFIG it is RocketMQ's own spelling.
 
 from __future__ import annotations
 
-import difflib
 import platform
-import posixpath
-import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
-from firearrow.codec import java_properties
+from firearrow.config_values import (
+    CHECKS,
+    BrokerPort,
+    ConfigError,
+    Percent,
+    Permission,
+    Port,
+    Positive,
+    value_of,
+)
 
-FLUSH_TYPES: Final = ("ASYNC_FLUSH", "SYNC_FLUSH")
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
-
-# What numbers may be; a plain `int` must not be negative.
-Port = Annotated[int, Meta(ge=0, le=65535)]
-BrokerPort = Annotated[int, Meta(ge=3, le=65534)]  # the fast port is this minus 2, HA plus 1
-Percent = Annotated[int, Meta(ge=1, le=100)]
-Positive = Annotated[int, Meta(ge=1)]
-Permission = Annotated[int, Meta(ge=0, le=7)]
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be; the text names file, line, key and what is allowed."""
 
 
 class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
@@ -175,182 +169,7 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     disk_space_warning_level_ratio: Percent = 90
 
 
-_FIELDS: Final = {field.encode_name: field for field in msgspec.structs.fields(BrokerSettings)}
-
-# Keys of RocketMQ that mean something to a Java broker and nothing here: its thread pools, memory
-# management and the like. A broker.conf that sets them is not warned about.
-WITHOUT_EFFECT: Final = re.compile(
-    r".*ThreadPoolNums|.*ThreadPoolQueueCapacity|waitTimeMills\w+|transientStorePool\w*|warmMapedFile\w*"
-    r"|server(?!LoadBalancer)\w+|client\w+|useEpollNativeSelector|transferMsgByHeap|useReentrantLockWhenPutMessage"
-    r"|osPageCacheBusyTimeOutMills|brokerFastFailureEnable|forceRegister|diskFall\w+|rocketmqHome"
-    r"|enablePopLog|enableLitePopLog|enablePopBufferMerge|enablePopBatchAck|popCk\w+|popConsumer\w+|append(Ack|Ck)Async"
-    r"|compactionThreadNum|reviveMaxSlow|reviveScanTime|popPollingMap\w+"
-)
-
-# Places that another broker may have moved; here they are always in the root directory.
-_PLACES: Final = {
-    "storePathCommitLog": "commitlog",
-    "storePathConsumeQueue": "consumequeue",
-    "storePathIndex": "index",
-    "storeCheckpoint": "checkpoint",
-    "abortFile": "abort",
-}
-# Values that change what a broker promises, and that nothing here would keep.
-_NOT_SERVED: Final = {
-    ("aclEnable", "true"): "access control",
-    ("authenticationEnabled", "true"): "access control",
-    ("authorizationEnabled", "true"): "access control",
-    ("enableControllerMode", "true"): "failover by a controller",
-    ("enableDLegerCommitLog", "true"): "a log of DLedger's format",
-    ("enableSlaveActingMaster", "true"): "replication",
-    ("brokerRole", "SLAVE"): "replication",
-    ("storeType", "defaultRocksDB"): "a store in RocksDB",
-}
-
-
-class Other(NamedTuple):
-    """A setting as it stands in the file."""
-
-    line: int
-    key: str
-    value: str
-
-
-def load(text: str, path: str) -> tuple[BrokerSettings, list[str]]:
-    """Settings from a broker.conf, and warnings about keys that are not known.
-
-    Raises:
-        ConfigError: a value that its key cannot have.
-    """
-    settings = BrokerSettings()
-    others: list[Other] = []
-
-    def take(key: str, value: str) -> bool:
-        if key not in _FIELDS:
-            return False
-        set_value(settings, key, value)
-        return True
-
-    warnings = read_file(text, path, take, [*_FIELDS], WITHOUT_EFFECT, others)
-    for line, key, value in others:
-        try:
-            _check_other(settings, key, value)
-        except ConfigError as error:
-            raise ConfigError(f"{path}, line {line}: {error}") from None
-    if settings.broker_role == "SYNC_MASTER":
-        warnings.append(f"{path}: brokerRole=SYNC_MASTER waits for nobody, there are no slaves yet")
-    return settings, warnings
-
-
-def read_file(
-    text: str,
-    path: str,
-    take: Callable[[str, str], bool],
-    known: list[str],
-    ignored: re.Pattern[str],
-    others: list[Other] | None = None,
-) -> list[str]:
-    """Give every setting to ``take``; warn, with the line, about those that it does not take.
-
-    Raises:
-        ConfigError: what ``take`` raised, with file and line.
-    """
-    warnings = []
-    for line, _, key, value in java_properties.parse(text):
-        try:
-            taken = take(key, value)
-        except ConfigError as error:
-            raise ConfigError(f"{path}, line {line}: {error}") from None
-        if taken:
-            continue
-        if others is not None:
-            others.append(Other(line, key, value))
-            if key in _PLACES or (key, value) in _NOT_SERVED:
-                continue
-        if not ignored.fullmatch(key):
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            warnings.append(
-                f"{path}, line {line}: {key} is not a setting here and has no effect{hint}"
-            )
-    return warnings
-
-
-def _check_other(settings: BrokerSettings, key: str, value: str) -> None:
-    if (key, value) in _NOT_SERVED:
-        raise ConfigError(
-            f"{key}={value}: {_NOT_SERVED[key, value]} is not served yet; "
-            "remove the line to run without it"
-        )
-    if key in _PLACES:
-        place = posixpath.join(settings.store_path_root_dir, _PLACES[key])
-        if posixpath.normpath(value) != posixpath.normpath(place):
-            raise ConfigError(
-                f"{key}={value}: it is always {_PLACES[key]} in storePathRootDir; "
-                f"move it to {place} and remove the line"
-            )
-
-
-# -- values
-
-_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}").fullmatch
-_HOURS: Final = re.compile(r"([01]?\d|2[0-3])(;([01]?\d|2[0-3]))*").fullmatch
-_HOST: Final = re.compile(
-    r"[^\s:;/\[\]]+|\[?[0-9a-fA-F.]*:[0-9a-fA-F.]*:[0-9a-fA-F:.]*\]?"
-).fullmatch
-_LEVELS: Final = re.compile(r"\s*\d{1,9}[smhd](\s+\d{1,9}[smhd])*\s*").fullmatch
-
-
-def parse_addresses(text: str) -> list[tuple[str, int]]:
-    """Hosts and ports of ``host:port;host:port``; IPv6 addresses stand in brackets.
-
-    Raises:
-        ConfigError: a part that is neither.
-    """
-    found = []
-    for part in filter(None, map(str.strip, text.split(";"))):
-        host, separator, port = part.rpartition(":")
-        if not separator or not host or not _HOST(host):
-            raise ConfigError(f"{part} is not an address; write host:port;host:port")
-        if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-            raise ConfigError(f"{part}: the port must be 1 to 65535")
-        found.append((host.strip("[]"), int(port)))
-    return found
-
-
-def _addresses(text: str) -> str:
-    try:
-        parse_addresses(text)
-    except ConfigError as error:
-        return str(error)
-    return ""
-
-
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    return lambda text: "" if text in allowed else f"must be one of {', '.join(allowed)}"
-
-
-def _matching(match: Callable[[str], object], what: str) -> Callable[[str], str]:
-    return lambda text: "" if match(text) else what
-
-
-_named = _matching(str.strip, "must not be empty")
-_host = _matching(lambda text: not text or _HOST(text), "must be a host or an address alone")
-
-# What texts may be: each gives a complaint, or nothing.
-_TEXTS: Final[dict[str, Callable[[str], str]]] = {
-    "flushDiskType": _one_of(*FLUSH_TYPES),
-    "brokerRole": _one_of("ASYNC_MASTER", "SYNC_MASTER"),
-    "defaultMessageRequestMode": _one_of("PULL", "POP"),
-    "brokerName": _named,
-    "brokerClusterName": _named,
-    "bindAddress": _host,
-    "brokerIP1": _host,
-    "brokerIP2": _host,
-    "namesrvAddr": _addresses,
-    "deleteWhen": _matching(_HOURS, "must be hours of the day, such as 04 or 04;16"),
-    "messageDelayLevel": _matching(_LEVELS, "must be times such as 10s 5m 2h 1d"),
-}
+FIELDS: Final = {field.encode_name: field for field in msgspec.structs.fields(BrokerSettings)}
 
 
 def set_value(settings: BrokerSettings, key: str, text: str) -> None:
@@ -359,48 +178,15 @@ def set_value(settings: BrokerSettings, key: str, text: str) -> None:
     Raises:
         ConfigError: the text is no value for the key.
     """
-    field = _FIELDS[key]
-    complaint = _NOT_SERVED.get((key, text))
-    if complaint is not None:
-        raise ConfigError(f"{key}={text}: {complaint} is not served yet")
+    field = FIELDS[key]
     try:
         value = value_of(field.type, text)
-        if isinstance(value, str) and key in _TEXTS:
-            _refuse(_TEXTS[key](value))
-        if key == "brokerId" and value:
-            _refuse("must be 0: a slave would copy its master, and replication is not served yet")
+        complaint = CHECKS[key](value) if key in CHECKS else ""
+        if complaint:
+            raise ConfigError(complaint)
     except ConfigError as error:
         raise ConfigError(f"{key}={text}: {error}") from None
     setattr(settings, field.name, value)
-
-
-def _refuse(complaint: str) -> None:
-    if complaint:
-        raise ConfigError(complaint)
-
-
-def value_of(kind: Any, text: str) -> Any:
-    """The value of a text for a type of this page.
-
-    Raises:
-        ConfigError: there is none; the text says what would be one.
-    """
-    if kind is str:
-        return text
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ConfigError("must be true or false")
-        return text.lower() == "true"
-    if not _NUMBER(text):
-        raise ConfigError("must be a whole number")
-    value = int(text)
-    bounds = getattr(kind, "__metadata__", (Meta(ge=0),))[0]
-    lowest, highest = 0 if bounds.ge is None else bounds.ge, bounds.le
-    if highest is not None and not lowest <= value <= highest:
-        raise ConfigError(f"must be {lowest} to {highest}")
-    if value < lowest:
-        raise ConfigError(f"must be at least {lowest}")
-    return value
 
 
 # -- at run time
@@ -422,7 +208,7 @@ def update(
     forbidden = {*settings.config_black_list.split(";"), "configBlackList", "rocketmqHome"}
     if not forbidden.isdisjoint(wanted):
         raise PermissionError("Can not update config in black list.")
-    changed = {key: text for key, text in wanted.items() if key in _FIELDS}
+    changed = {key: text for key, text in wanted.items() if key in FIELDS}
     trial = msgspec.structs.replace(settings)
     for key, text in changed.items():
         set_value(trial, key, text)

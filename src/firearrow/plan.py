@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from firearrow import config
-from firearrow.codec import java_properties
-from firearrow.config import BrokerSettings, ConfigError
+from firearrow import config, config_file
+from firearrow.config import BrokerSettings
+from firearrow.config_values import ConfigError
 from firearrow.namesrv import settings as namesrv_config
 from firearrow.namesrv.settings import NamesrvSettings
 from firearrow.transport.tls import TlsMode, TlsPolicy
@@ -131,11 +131,11 @@ def _read(
     settings, namesrv_settings = BrokerSettings(), NamesrvSettings()
     warnings: list[str] = []
     if path is not None:
-        text = read_properties(path)
+        text = config_file.read(path)
         if of_broker and text.lstrip().startswith("{"):
             settings, warnings = _read_proxy_json(text, path)
         elif of_broker:
-            settings, warnings = config.load(text, path)
+            settings, warnings = config_file.load(text, path)
         else:
             namesrv_settings, warnings = namesrv_config.load(text, path)
     return settings, namesrv_settings, warnings
@@ -189,15 +189,3 @@ def read_users(settings: BrokerSettings) -> dict[str, str]:
     if not all(users.keys()) or not all(users.values()):
         raise ConfigError(f"{path} has an empty access or secret key")
     return users
-
-
-def read_properties(path: str) -> str:
-    """The text of a property file.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        return java_properties.decode(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None

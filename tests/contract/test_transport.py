@@ -189,8 +189,8 @@ def test_tls_and_plain_share_the_port(on_loop: Loops) -> None:
 @pytest.mark.parametrize(
     ("policy", "hello", "said"),
     [
-        (PLAIN, b"\x16\x03\x01", "tls.server.certPath"),
-        (TlsPolicy(mode=TlsMode.DISABLED), b"\x16\x03\x01", "tls.server.mode"),
+        (PLAIN, b"\x16\x03\x01", "--tls-cert"),
+        (TlsPolicy(mode=TlsMode.DISABLED), b"\x16\x03\x01", "--tls-mode"),
         (TlsPolicy(mode=TlsMode.ENFORCING, test_certificate=True), b"\0\0\0\1", "enforcing"),
         (PLAIN, b"PROXY nonsense\r\n", "not a PROXY v1 line"),
     ],

@@ -164,8 +164,13 @@ def test_a_busy_port_is_said_before_the_store_is_touched(
         (("--store", "/proc/firearrow"), 1, "/proc/firearrow"),
         (("--host", "192.0.2.1"), 1, "192.0.2.1 is not an address of this machine; see --host"),
         (("--host", "no.such.host.invalid"), 1, "is not an address of this machine; see --host"),
-        (("--tls-cert", "file"), 1, "tls.server.keyPath"),
-        (("--tls-cert", "file", "--tls-key", "file"), 1, "file"),
+        (("--tls-cert", "file"), 1, "go together: --tls-cert and --tls-key"),
+        (("--tls-key", "file"), 1, "go together: --tls-cert and --tls-key"),
+        (("--tls-cert", "file", "--tls-key", "file"), 1, "must be PEM files"),
+        (("--tls-cert", "none", "--tls-key", "file"), 1, "key file: No such file"),
+        (("--tls-mode", "enforcing"), 1, "needs a certificate: give --tls-cert"),
+        (("-c", "none.conf"), 2, "cannot read none.conf: No such file"),
+        (("-c", "."), 2, "cannot read .: Is a directory"),
         (("-c", "wrong.conf"), 2, "wrong.conf, line 2: listenPort=70000: must be 3 to 65534"),
     ],
 )
@@ -177,6 +182,22 @@ def test_what_cannot_be_is_said_in_one_line(
     with Program(tmp_path, "up", *FREE, *flags) as program:
         assert program.ended() == status
         assert_one_line(program.err, said)
+
+
+def test_a_port_that_is_wanted_twice_is_said_before_the_store_is_touched(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = str(other.getsockname()[1])
+    with Program(tmp_path, "up", "--namesrv-port", port, "--broker-port", port) as program:
+        assert program.ended() == 1
+        assert_one_line(program.err, f"port {port} is wanted twice")
+    assert not (tmp_path / "firearrow-store").exists()
+
+
+def test_dead_letters_of_no_broker_are_refused(tmp_path: Path) -> None:
+    with Program(tmp_path, "redrive", "-g", "G", "-b", "127.0.0.1:1") as program:
+        assert program.ended() == 1
+        assert_one_line(program.err, "start the broker, or give its address with -b")
 
 
 def test_a_full_disk_at_the_start_is_said(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from firearrow import config
+from firearrow import config_file
 from firearrow.broker import heartbeat
 from firearrow.broker.admin import attributes
 from firearrow.broker.subscription import ExpressionError
@@ -21,6 +21,7 @@ from firearrow.codec.batch import BatchError, decode_batch
 from firearrow.codec.message_id import parse_offset_message_id
 from firearrow.codec.properties import find_property, parse_properties
 from firearrow.codec.record import RecordError, decode_record, split_records
+from firearrow.config_values import ConfigError, parse_addresses
 from firearrow.features.delay import LevelError, parse_levels
 from firearrow.features.filter.lexer import ExpressionSyntaxError
 from firearrow.features.filter.sql92 import compile_sql92
@@ -171,16 +172,14 @@ TARGETS = {
     "proxy preamble": Target(preamble, [PROXY_V1, PROXY_V2], (PreambleError,)),
     "property file": Target(property_file, [CONF]),
     "broker.conf": Target(
-        lambda d: config.load(java_properties.decode(d), "f"), [CONF], (config.ConfigError,)
+        lambda d: config_file.load(java_properties.decode(d), "f"), [CONF], (ConfigError,)
     ),
     "namesrv.conf": Target(
         lambda d: namesrv_config.load(java_properties.decode(d), "f"),
         [b"listenPort=1\norderMessageEnable=true\n"],
-        (config.ConfigError,),
+        (ConfigError,),
     ),
-    "addresses": Target(
-        lambda d: config.parse_addresses(text(d)), [b"a:1;[::1]:2"], (config.ConfigError,)
-    ),
+    "addresses": Target(lambda d: parse_addresses(text(d)), [b"a:1;[::1]:2"], (ConfigError,)),
     "attributes": Target(
         lambda d: attributes.apply(
             {}, attributes.parse(text(d)), attributes.TOPIC_ATTRIBUTES, creating=True

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from firearrow import config
+from firearrow import config, config_file
 from firearrow.codec import java_properties
-from firearrow.config import BrokerSettings, ConfigError, parse_addresses
+from firearrow.config import BrokerSettings
+from firearrow.config_values import ConfigError, parse_addresses
 from firearrow.namesrv import settings as namesrv_config
 from firearrow.namesrv.settings import NamesrvSettings
 from firearrow.plan import Plan
@@ -97,7 +98,7 @@ def test_a_value_is_read_back_as_it_was_written(value: str) -> None:
 
 
 def test_a_broker_conf_of_rocketmq_is_understood_without_a_warning() -> None:
-    settings, warnings = config.load(
+    settings, warnings = config_file.load(
         "brokerClusterName = DefaultCluster\nbrokerName = broker-a\nbrokerId = 0\n"
         "deleteWhen = 04\nfileReservedTime = 48\nbrokerRole = ASYNC_MASTER\n"
         "flushDiskType = SYNC_FLUSH\nsendMessageThreadPoolNums=16\nwarmMapedFileEnable=true\n",
@@ -109,7 +110,7 @@ def test_a_broker_conf_of_rocketmq_is_understood_without_a_warning() -> None:
 
 
 def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() -> None:
-    _, warnings = config.load("brokerName=a\nflushDiskTipe=SYNC_FLUSH\nqqq=1\n", "my.conf")
+    _, warnings = config_file.load("brokerName=a\nflushDiskTipe=SYNC_FLUSH\nqqq=1\n", "my.conf")
     assert warnings == [
         "my.conf, line 2: flushDiskTipe is not a setting here and has no effect; "
         "did you mean flushDiskType?",
@@ -138,7 +139,7 @@ def test_every_setting_is_used_somewhere() -> None:
 
 def test_keys_without_an_effect_are_no_settings() -> None:
     for field in msgspec.structs.fields(BrokerSettings):
-        assert not config.WITHOUT_EFFECT.fullmatch(field.encode_name), field.encode_name
+        assert not config_file.WITHOUT_EFFECT.fullmatch(field.encode_name), field.encode_name
 
 
 # -- values
@@ -188,7 +189,7 @@ def test_keys_without_an_effect_are_no_settings() -> None:
 )
 def test_a_value_that_cannot_be_stops_the_start_in_one_sentence(line: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.load(f"# mine\n{line}\n", "my.conf")
+        config_file.load(f"# mine\n{line}\n", "my.conf")
     text = str(caught.value)
     assert text.startswith("my.conf, line 2: ")
     assert line.partition("=")[0] in text
@@ -206,16 +207,17 @@ def test_a_value_that_cannot_be_stops_the_start_in_one_sentence(line: str, said:
         "brokerIP1=",
         "brokerIP1=fe80::1",
         "aclEnable=false",
+        "storeType=default",
         "brokerPermission=0",
         "storePathRootDir=/data\nstorePathCommitLog=/data/commitlog/",
     ],
 )
 def test_values_that_are_right(line: str) -> None:
-    config.load(line, "my.conf")
+    assert config_file.load(line, "my.conf")[1] == []
 
 
 def test_a_master_that_would_wait_for_slaves_is_warned_about() -> None:
-    _, warnings = config.load("brokerRole=SYNC_MASTER", "my.conf")
+    _, warnings = config_file.load("brokerRole=SYNC_MASTER", "my.conf")
     assert warnings == ["my.conf: brokerRole=SYNC_MASTER waits for nobody, there are no slaves yet"]
 
 

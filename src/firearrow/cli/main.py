@@ -51,13 +51,11 @@ _STORE = click.option(
 _CONFIG = click.option(
     "-c",
     "--config",
-    type=click.Path(exists=True, dir_okay=False),
     help="RocketMQ's property file (broker.conf); flags go before it.",
 )
 _NAMESRV_CONFIG = click.option(
     "-c",
     "--config",
-    type=click.Path(exists=True, dir_okay=False),
     help="RocketMQ's property file (namesrv.conf); flags go before it.",
 )
 _LOGS = _options(
@@ -84,8 +82,8 @@ _TLS = _options(
         show_default=True,
         help="TLS and plain on the same port (permissive), or only one of them.",
     ),
-    click.option("--tls-cert", type=click.Path(exists=True), help="Certificate chain (PEM)."),
-    click.option("--tls-key", type=click.Path(exists=True), help="Its key (PEM)."),
+    click.option("--tls-cert", help="Certificate chain (PEM)."),
+    click.option("--tls-key", help="Its key (PEM)."),
     click.option(
         "--tls-test-certificate",
         is_flag=True,
@@ -97,7 +95,7 @@ _TLS = _options(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="firearrow")
 def main() -> None:
-    """Apache RocketMQ 5 in plain Python: name server and broker for unmodified clients.
+    """Apache RocketMQ 5 in plain Python: name server, broker and gRPC proxy for its clients.
 
     \b
     Examples:
@@ -122,7 +120,7 @@ def main() -> None:
 @_TLS
 @_LOGS
 def up(**options: Any) -> None:
-    """Run name server and broker in one process.
+    """Run name server, broker and gRPC proxy in one process.
 
     \b
     Examples:
@@ -238,13 +236,14 @@ def redrive(**options: Any) -> None:
 def _run(*, log_format: str, log_level: str, **options: Any) -> None:
     from firearrow import app
     from firearrow.cli import logs
-    from firearrow.config import ConfigError
+    from firearrow.config_values import ConfigError
     from firearrow.plan import Plan
+    from firearrow.ports import StartError
 
     logs.set_up(log_format, log_level)
     try:
         app.run(Plan.from_options(**options), STARTED, click.echo)
-    except app.StartError as error:
+    except StartError as error:
         click.echo(f"firearrow: {error}", err=True)
         sys.exit(1)
     except ConfigError as error:

@@ -33,7 +33,7 @@ async def redrive(host: str, port: int, group: str, to: str, count: int | None) 
         opened.set_result(made)
         return made
 
-    network.connect(host, port, session, lambda reason: opened.set_exception(RedriveError(reason)))
+    network.connect(host, port, session, lambda reason: opened.set_exception(_no_broker(reason)))
     moved = 0
     try:
         broker = await opened
@@ -46,6 +46,10 @@ async def redrive(host: str, port: int, group: str, to: str, count: int | None) 
                 return moved, int(ext["remaining"])
     finally:
         await network.close()
+
+
+def _no_broker(reason: str) -> RedriveError:
+    return RedriveError(f"{reason}; start the broker, or give its address with -b")
 
 
 async def _step(broker: RemotingSession, fields: dict[str, str]) -> dict[str, str]:

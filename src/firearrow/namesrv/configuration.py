@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from firearrow.config import ConfigError
+from firearrow.config_values import ConfigError
 from firearrow.model import codes
 from firearrow.namesrv.kv import KvConfig
 from firearrow.namesrv.settings import FIELDS, NamesrvSettings, set_value

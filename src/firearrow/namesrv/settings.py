@@ -7,7 +7,9 @@ from typing import Annotated, Final
 
 import msgspec
 
-from firearrow.config import ConfigError, read_file, value_of
+from firearrow.codec.java_properties import Property
+from firearrow.config_file import take_all
+from firearrow.config_values import ConfigError, value_of
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -67,10 +69,10 @@ def load(text: str, path: str) -> tuple[NamesrvSettings, list[str]]:
     """
     settings = NamesrvSettings()
 
-    def take(key: str, value: str) -> bool:
-        if key not in FIELDS:
+    def take(found: Property) -> bool:
+        if found.key not in FIELDS:
             return False
-        set_value(settings, key, value)
+        set_value(settings, found.key, found.value)
         return True
 
-    return settings, read_file(text, path, take, [*FIELDS], WITHOUT_EFFECT)
+    return settings, take_all(text, path, take, [*FIELDS], WITHOUT_EFFECT)

@@ -186,7 +186,7 @@ class Listener:
                 self._refuse(waiting, self._tls.refusal())
                 return
         elif self._tls.policy.mode is TlsMode.ENFORCING:
-            self._refuse(waiting, "it does not use TLS, and tls.server.mode is enforcing")
+            self._refuse(waiting, "it does not use TLS, and --tls-mode is enforcing")
             return
         self._forget(waiting)
         connection = Connection(

@@ -95,10 +95,10 @@ class TlsServer:
     def refusal(self) -> str:
         """Why a TLS hello is refused when there is no context."""
         if self.policy.mode is TlsMode.DISABLED:
-            return "TLS is off: set tls.server.mode to permissive or enforcing"
+            return "TLS is off here; --tls-mode permissive serves it"
         return (
-            "no TLS certificate: set tls.server.certPath and tls.server.keyPath, "
-            "or tls.test.mode.enable=true for a self-signed one"
+            "there is no TLS certificate; give one with --tls-cert and --tls-key, or make one "
+            "with --tls-test-certificate"
         )
 
     def _renew(self) -> None:
@@ -134,12 +134,12 @@ def server_context(policy: TlsPolicy) -> ssl.SSLContext | None:
     if policy.mode is TlsMode.DISABLED:
         return None
     if (policy.certificate is None) != (policy.key is None):
-        raise TlsConfigError("tls.server.certPath and tls.server.keyPath must be set together")
+        raise TlsConfigError("a certificate and its key go together: --tls-cert and --tls-key")
     if policy.certificate is None and not policy.test_certificate:
         if policy.mode is TlsMode.ENFORCING:
             raise TlsConfigError(
-                "tls.server.mode=enforcing needs tls.server.certPath and tls.server.keyPath, "
-                "or tls.test.mode.enable=true"
+                "--tls-mode enforcing needs a certificate: give --tls-cert and --tls-key, or "
+                "--tls-test-certificate"
             )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -194,8 +194,17 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path, password: str |
         context.load_cert_chain(certificate, key, password=lambda: password or "")
     except (OSError, ValueError) as error:
         raise TlsConfigError(
-            f"cannot use the certificate {certificate} with the key {key}: {error}"
+            f"cannot use the certificate {certificate} with the key {key}: {_reason(error)}"
         ) from error
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """In words: of most mistakes OpenSSL says a code alone."""
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "the key belongs to another certificate"
+        return f"they must be PEM files, the key without a password ({error})"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _load_test_certificate(context: ssl.SSLContext) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tests.support.grpc import Client, GrpcWorld
 
-from firearrow.config import BrokerSettings, ConfigError
+from firearrow.config import BrokerSettings
+from firearrow.config_values import ConfigError
 from firearrow.plan import read_users
 from firearrow.protocol.grpc import calls
 from firearrow.protocol.grpc.pb import admin_pb2, health_pb2

@@ -53,8 +53,8 @@ def test_a_changed_certificate_is_taken_at_the_next_look(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        (TlsPolicy(mode=TlsMode.ENFORCING), "tls.server.certPath"),
-        (TlsPolicy(certificate=Path("c")), "together"),
+        (TlsPolicy(mode=TlsMode.ENFORCING), "--tls-cert"),
+        (TlsPolicy(certificate=Path("c")), "go together"),
         (TlsPolicy(certificate=Path("/no/c"), key=Path("/no/k")), "/no/c"),
         (TlsPolicy(test_certificate=True, client_auth=ClientAuth.REQUIRE), "trustCertPath"),
         (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from firearrow.broker.stats import BrokerStats
-from firearrow.config import ConfigError
+from firearrow.config_values import ConfigError
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.topic import DataVersion

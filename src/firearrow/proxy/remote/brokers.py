@@ -10,7 +10,7 @@ import msgspec
 
 from firearrow.codec import lenient_json
 from firearrow.codec.addresses import join_address
-from firearrow.config import ConfigError, parse_addresses
+from firearrow.config_values import ConfigError, parse_addresses
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.protocol.remoting.headers import Header
