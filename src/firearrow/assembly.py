@@ -107,7 +107,7 @@ def assemble(
     reply = ReplyRoom(
         settings, core.writer, core.topics, core.members, clock, core.stats, core.store_host
     )
-    pop = PopRoom(settings, core, timer.clockwork.delivered_until)
+    pop = PopRoom(settings, core, timer)
     orders = Orders(store, core.topics, core.groups, clock, kept=False)
     lite = LiteRoom(settings, core, pop.offsets, orders, Waiting(settings, clock))
     pop.lite = lite

@@ -14,16 +14,13 @@ import msgspec
 
 from firearrow.broker.offsets import ConsumerOffsets
 from firearrow.broker.topics import Topics
-from firearrow.broker.writer import Writer
-from firearrow.features.pop import checkpoints
-from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint
+from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint, ReviveTopic
 from firearrow.features.pop.handles import Handle
 from firearrow.features.pop.offsets import PopOffsets, Queue
 from firearrow.features.pop.order import Orders
 from firearrow.features.pop.popping import ILLEGAL
 from firearrow.model import codes
 from firearrow.model.clock import Clock
-from firearrow.model.message import Message
 from firearrow.store.api import PutStatus, Store
 
 log = logging.getLogger(__name__)
@@ -57,26 +54,22 @@ class Acker:
         self,
         settings: AckSettings,
         store: Store,
-        writer: Writer,
+        revive_topic: ReviveTopic,
         topics: Topics,
         consumer_offsets: ConsumerOffsets,
         offsets: PopOffsets,
         orders: Orders,
         clock: Clock,
-        revive_topic: str,
-        host: bytes,
         released: Callable[[Queue], None],
     ) -> None:
         self._settings = settings
         self._store = store
-        self._writer = writer
+        self._revive_topic = revive_topic
         self._topics = topics
         self._consumer_offsets = consumer_offsets
         self._offsets = offsets
         self._orders = orders
         self._clock = clock
-        self._revive_topic = revive_topic
-        self._host = host
         self._released = released
         self._ack_failed = ""  # said once
 
@@ -104,10 +97,8 @@ class Acker:
     # -- acknowledge
 
     def acknowledge(self, topic: str, group: str, offset: int, handle: Handle) -> Outcome:
-        """One message of the stored ``topic``; ``handle.queue_id`` is its queue."""
-        refusal = self.check(topic, handle.queue_id, offset, above=1)
-        if refusal is not None:
-            return refusal
+        """One message of the stored ``topic`` that ``check`` let pass; ``handle.queue_id`` is its
+        queue."""
         if handle.ordered:
             return self._acknowledge_ordered((topic, group, handle.queue_id), offset, handle.pop_ms)
         ack = Acknowledgement(
@@ -151,7 +142,9 @@ class Acker:
     def _write_ack(self, ack: Acknowledgement, handle: Handle) -> Outcome:
         if not self._revives(handle.revive_queue):
             return Outcome()  # matches no check point, as in RocketMQ, and makes no queue
-        put = self._writer.put(self._ack_message(ack, handle))
+        revive_ms = handle.pop_ms + handle.invisible_ms
+        now_ms = self._clock.now_ms()
+        put = self._revive_topic.acknowledgement(ack, handle.revive_queue, revive_ms, now_ms)
         if put.status is PutStatus.OK:
             self._ack_failed = ""
             return Outcome(end=put.end)
@@ -163,18 +156,8 @@ class Acker:
         self._ack_failed = reason
         return Outcome(codes.SERVICE_NOT_AVAILABLE, reason)
 
-    def _ack_message(self, ack: Acknowledgement, handle: Handle) -> Message:
-        return checkpoints.ack_message(
-            ack,
-            handle.pop_ms + handle.invisible_ms,
-            self._revive_topic,
-            handle.revive_queue,
-            self._host,
-            self._clock.now_ms(),
-        )
-
     def _revives(self, queue_id: int) -> bool:
-        topic = self._topics.table.get(self._revive_topic)
+        topic = self._topics.table.get(self._revive_topic.name)
         return topic is not None and 0 <= queue_id < topic.write_queues
 
     def _acknowledge_ordered(self, queue: Queue, offset: int, pop_ms: int) -> Outcome:
@@ -200,10 +183,8 @@ class Acker:
     def change_invisible(
         self, topic: str, group: str, offset: int, handle: Handle, invisible_ms: int
     ) -> Invisible | Outcome:
-        """Let the message be invisible for ``invisible_ms`` from now; 0 gives it back."""
-        refusal = self.check(topic, handle.queue_id, offset, above=0)
-        if refusal is not None:
-            return refusal
+        """Let a message that ``check`` let pass be invisible for ``invisible_ms`` from now; 0 gives
+        it back."""
         queue = (topic, group, handle.queue_id)
         if handle.ordered:
             return self._change_ordered(queue, offset, handle, invisible_ms)
@@ -224,11 +205,7 @@ class Acker:
             start_offset=offset,
             topic=topic,
         )
-        put = self._writer.put(
-            checkpoints.check_point_message(
-                point, self._revive_topic, handle.revive_queue, self._host, now_ms
-            )
-        )
+        put = self._revive_topic.check_point(point, handle.revive_queue, now_ms)
         if put.status is not PutStatus.OK:
             # A time that no record can have, or a store that takes nothing: nothing is changed.
             return Outcome(codes.SYSTEM_ERROR, f"{put.status.value}: {put.reason}")

@@ -6,6 +6,7 @@ TIMER_DELIVER_MS when it must be in the revive topic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from firearrow.codec.numbers import whole_number
 from firearrow.codec.properties import find_property
 from firearrow.codec.record import Record
 from firearrow.model.message import Message
+from firearrow.store.api import Put
 
 CHECK_POINT_TAG: Final = b"ck"
 ACK_TAG: Final = b"ack"
@@ -103,50 +105,43 @@ class Acknowledgement(msgspec.Struct, gc=False, kw_only=True):
         )
 
 
-def check_point_message(
-    point: CheckPoint, revive_topic: str, queue_id: int, host: bytes, now_ms: int
-) -> Message:
-    """The record of a check point; ``host`` is this broker's packed address."""
-    point.written_revive_ms = point.revive_ms
-    identity = (
-        f"{point.topic}@{point.queue_id}@{point.start_offset}@{point.group}@{point.pop_ms}"
-        f"@{point.broker_name}@ck"
-    )
-    deliver_ms = point.revive_ms - AHEAD_MS
-    return _message(point, revive_topic, queue_id, "ck", identity, deliver_ms, host, now_ms)
+class ReviveTopic:
+    """Writes into the revive topic. ``put_at(message, ms)`` stores what must come there then;
+    ``host`` is this broker's packed address."""
 
+    def __init__(self, put_at: Callable[[Message, int], Put], name: str, host: bytes) -> None:
+        self._put_at = put_at
+        self.name = name
+        self._host = host
 
-def ack_message(
-    ack: Acknowledgement,
-    revive_ms: int,
-    revive_topic: str,
-    queue_id: int,
-    host: bytes,
-    now_ms: int,
-) -> Message:
-    """The record of an acknowledgement, single or batch."""
-    single = isinstance(ack.offsets, msgspec.UnsetType)
-    identity = (
-        f"{ack.topic}@{ack.queue_id}@{ack.offset}@{ack.group}@{ack.pop_ms}@{ack.broker_name}@ack"
-    )
-    tag = "ack" if single else "bAck"
-    return _message(ack, revive_topic, queue_id, tag, identity, revive_ms, host, now_ms)
+    def check_point(self, point: CheckPoint, queue_id: int, now_ms: int) -> Put:
+        """Store a check point."""
+        point.written_revive_ms = point.revive_ms
+        identity = (
+            f"{point.topic}@{point.queue_id}@{point.start_offset}@{point.group}@{point.pop_ms}"
+            f"@{point.broker_name}@ck"
+        )
+        return self._put(point, queue_id, "ck", identity, point.revive_ms - AHEAD_MS, now_ms)
 
+    def acknowledgement(
+        self, ack: Acknowledgement, queue_id: int, revive_ms: int, now_ms: int
+    ) -> Put:
+        """Store an acknowledgement, single or batch; its check point ends at ``revive_ms``."""
+        identity = (
+            f"{ack.topic}@{ack.queue_id}@{ack.offset}@{ack.group}@{ack.pop_ms}@{ack.broker_name}"
+            "@ack"
+        )
+        tag = "ack" if ack.offsets is msgspec.UNSET else "bAck"
+        return self._put(ack, queue_id, tag, identity, revive_ms, now_ms)
 
-def _message(
-    body: Any,
-    revive_topic: str,
-    queue_id: int,
-    tag: str,
-    identity: str,
-    deliver_ms: int,
-    host: bytes,
-    now_ms: int,
-) -> Message:
-    properties = (
-        f"TAGS\x01{tag}\x02TIMER_DELIVER_MS\x01{deliver_ms}\x02UNIQ_KEY\x01{identity}\x02"
-    ).encode()
-    return Message(revive_topic, queue_id, _encode(body), properties, now_ms, host)
+    def _put(
+        self, body: Any, queue_id: int, tag: str, identity: str, deliver_ms: int, now_ms: int
+    ) -> Put:
+        properties = (
+            f"TAGS\x01{tag}\x02TIMER_DELIVER_MS\x01{deliver_ms}\x02UNIQ_KEY\x01{identity}\x02"
+        ).encode()
+        message = Message(self.name, queue_id, _encode(body), properties, now_ms, self._host)
+        return self._put_at(message, deliver_ms)
 
 
 # -- reading

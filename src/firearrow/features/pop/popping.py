@@ -17,10 +17,8 @@ import msgspec
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.subscription import Subscription
 from firearrow.broker.topics import Topics
-from firearrow.broker.writer import Writer
 from firearrow.codec.record import PHYSICAL_OFFSET_AT, QUEUE_OFFSET_AT
-from firearrow.features.pop import checkpoints
-from firearrow.features.pop.checkpoints import CheckPoint
+from firearrow.features.pop.checkpoints import CheckPoint, ReviveTopic
 from firearrow.features.pop.handles import NORMAL, ORDER_REVIVE_QUEUE, Handle, retry_flag
 from firearrow.features.pop.offsets import PopOffsets, Queue
 from firearrow.features.pop.order import Orders
@@ -133,25 +131,21 @@ class Popper:
         self,
         settings: PopSettings,
         store: Store,
-        writer: Writer,
+        revive_topic: ReviveTopic,
         topics: Topics,
         offsets: PopOffsets,
         orders: Orders,
         clock: Clock,
         stats: BrokerStats,
-        revive_topic: str,
-        host: bytes,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._writer = writer
+        self._revive_topic = revive_topic
         self._topics = topics
         self._offsets = offsets
         self._orders = orders
         self._clock = clock
         self._stats = stats
-        self._revive_topic = revive_topic
-        self._host = host
         self._pops = 0
         self._refused = ""  # said once
 
@@ -303,11 +297,7 @@ class Popper:
             topic=part.topic,
         )
         self._offsets.announce(queue, next_offset)
-        put = self._writer.put(
-            checkpoints.check_point_message(
-                point, self._revive_topic, popped.revive_queue, self._host, popped.pop_ms
-            )
-        )
+        put = self._revive_topic.check_point(point, popped.revive_queue, popped.pop_ms)
         if put.status is not PutStatus.OK:
             self._offsets.withdraw(queue)
             popped.refused = put

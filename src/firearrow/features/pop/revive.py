@@ -18,7 +18,6 @@ from firearrow.broker.groups import Groups
 from firearrow.broker.offsets import ConsumerOffsets
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.topics import Topics
-from firearrow.broker.writer import Writer
 from firearrow.codec.record import (
     Record,
     RecordError,
@@ -27,7 +26,7 @@ from firearrow.codec.record import (
     split_records,
 )
 from firearrow.features.pop import checkpoints, copies
-from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint
+from firearrow.features.pop.checkpoints import Acknowledgement, CheckPoint, ReviveTopic
 from firearrow.features.pop.inflight import Open, ReviveQueue
 from firearrow.model import names
 from firearrow.model.clock import Clock, Timer
@@ -72,25 +71,24 @@ class Revive:
         self,
         settings: ReviveSettings,
         store: Store,
-        writer: Writer,
         topics: Topics,
         groups: Groups,
         offsets: ConsumerOffsets,
         clock: Clock,
         stats: BrokerStats,
-        revive_topic: str,
+        written: ReviveTopic,
         host: bytes,
         timed_until: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._store = store
-        self._writer = writer
         self._topics = topics
         self._groups = groups
         self._offsets = offsets
         self._clock = clock
         self._stats = stats
-        self._revive_topic = revive_topic
+        self._written = written
+        self._revive_topic = written.name
         self._host = host
         self._timed_until = timed_until
         self._readable_ms = 0  # what was timed for this or earlier can be read
@@ -373,9 +371,7 @@ class Revive:
         now_ms = self._clock.now_ms()
         # Into the queue that it came from; any would do.
         queue_id = offset % max(1, len(self._queues))
-        put = self._writer.put(
-            checkpoints.check_point_message(again, self._revive_topic, queue_id, self._host, now_ms)
-        )
+        put = self._written.check_point(again, queue_id, now_ms)
         if put.status is not PutStatus.OK:
             raise _Refused(put.reason)
         return put.end

@@ -11,6 +11,7 @@ from firearrow.broker.subscription import TAG, ExpressionError, Subscription, Su
 from firearrow.features.pop import answers
 from firearrow.features.pop.acking import Acker, AckSettings, Outcome
 from firearrow.features.pop.assignment import Assignments, AssignmentSettings
+from firearrow.features.pop.checkpoints import ReviveTopic
 from firearrow.features.pop.handles import HandleError, parse_handle
 from firearrow.features.pop.offsets import OffsetSettings, PopOffsets, Queue
 from firearrow.features.pop.order import Orders
@@ -25,6 +26,7 @@ from firearrow.features.pop.receiving import (
 from firearrow.features.pop.revive import Revive, ReviveSettings
 from firearrow.features.pop.waiting import Waiting, WaitSettings
 from firearrow.model import codes, names
+from firearrow.model.message import Message
 from firearrow.model.topic import PERM_READ, Topic
 from firearrow.protocol.remoting import pop_requests
 from firearrow.protocol.remoting.command import Answer, NoFields, Reply, Request
@@ -39,6 +41,7 @@ from firearrow.protocol.remoting.pop_requests import (
     PopMessage,
 )
 from firearrow.protocol.remoting.session import Route, answer
+from firearrow.store.api import Put
 
 TOO_OLD_MS: Final = 500  # a request that comes so long after its poll time is over
 INIT_MIN: Final = 0
@@ -63,6 +66,16 @@ class Settings(
     enable_notify_after_pop_order_lock_release: bool
 
 
+class Timed(Protocol):
+    """Stores what comes later."""
+
+    def put_at(self, message: Message, deliver_ms: int) -> Put:
+        """Store a message that comes into its queue at that time (wall clock, ms)."""
+
+    def delivered_until(self) -> int:
+        """Every message that was timed for this (ms) or earlier is in its queue."""
+
+
 class LiteAcks(Protocol):
     """Who acknowledges messages of lite topics."""
 
@@ -79,16 +92,15 @@ class PopRoom(BaseRoom):
     and changes invisible times, ``waiting`` counts who waits.
     """
 
-    def __init__(self, settings: Settings, core: Core, timed_until: Callable[[], int]) -> None:
-        """``timed_until()``: every message that was timed for this (ms) or earlier is in its
-        queue."""
+    def __init__(self, settings: Settings, core: Core, timed: Timed) -> None:
         self._settings = settings
         self._core = core
         self._clock = core.clock
         self.lite: LiteAcks | None = None
         self._expressions = SubscriptionCache(core.filters.compile)
         store, clock, host = core.store, core.clock, core.store_host
-        revive_topic = names.REVIVE_TOPIC_PREFIX + settings.broker_cluster_name
+        name = names.REVIVE_TOPIC_PREFIX + settings.broker_cluster_name
+        revive_topic = ReviveTopic(timed.put_at, name, host)
         self.waiting = Waiting(settings, clock)
         self.notices = Waiting(settings, clock)
         self.orders = Orders(store, core.topics, core.groups, clock)
@@ -97,33 +109,28 @@ class PopRoom(BaseRoom):
         self.popper = Popper(
             settings,
             store,
-            core.writer,
+            revive_topic,
             core.topics,
             self.offsets,
             self.orders,
             clock,
             core.stats,
-            revive_topic,
-            host,
         )
         self.receiver = Receiver(settings, store, self.popper, self.waiting, clock)
         self.acker = Acker(
             settings,
             store,
-            core.writer,
+            revive_topic,
             core.topics,
             core.offsets,
             self.offsets,
             self.orders,
             clock,
-            revive_topic,
-            host,
             self._free,
         )
         self.revive = Revive(
             settings,
             store,
-            core.writer,
             core.topics,
             core.groups,
             core.offsets,
@@ -131,7 +138,7 @@ class PopRoom(BaseRoom):
             core.stats,
             revive_topic,
             host,
-            timed_until,
+            timed.delivered_until,
         )
 
         self.assignments = Assignments(

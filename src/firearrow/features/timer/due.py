@@ -45,6 +45,11 @@ def due(properties: bytes, now_ms: int, settings: TimerSettings) -> Due | None:
     at_ms = _deliver_ms(*found, now_ms)
     if at_ms is None:
         return Due(0, "its timer property is no whole number")
+    return due_at(at_ms, now_ms, settings)
+
+
+def due_at(at_ms: int, now_ms: int, settings: TimerSettings) -> Due:
+    """The tick of a message that is timed for ``at_ms``, or why it is refused."""
     if at_ms <= now_ms:
         return Due(0)
     if at_ms - now_ms > settings.timer_max_delay_sec * 1000:

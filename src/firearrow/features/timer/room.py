@@ -17,7 +17,9 @@ from firearrow.codec.sysflags import SYS_TRANSACTION_MASK
 from firearrow.features.timer.due import (
     MARKS,
     TIMER_PROPERTIES,
+    Due,
     due,
+    due_at,
     has_delay_level,
 )
 from firearrow.features.timer.recall import (
@@ -104,15 +106,42 @@ class TimerRoom(BaseRoom):
         when = due(properties, self._clock.now_ms(), self._settings)
         if when is None:
             return message
-        if not self._settings.timer_wheel_enable:
-            return Put(PutStatus.WHEEL_TIMER_NOT_ENABLE, "timerWheelEnable is false")
-        if when.refusal:
-            return Put(PutStatus.WHEEL_TIMER_MSG_ILLEGAL, when.refusal)
+        refusal = self._refused(when)
+        if refusal is not None:
+            return refusal
         if when.slot_ms:
             return self._set_aside(message, when.slot_ms)
         if find_property(properties, DELETE_KEY.encode()) is not None:
             return Put(PutStatus.WHEEL_TIMER_MSG_ILLEGAL, "the message was delivered already")
         return message
+
+    def _refused(self, when: Due) -> Put | None:
+        if not self._settings.timer_wheel_enable:
+            return Put(PutStatus.WHEEL_TIMER_NOT_ENABLE, "timerWheelEnable is false")
+        if when.refusal:
+            return Put(PutStatus.WHEEL_TIMER_MSG_ILLEGAL, when.refusal)
+        return None
+
+    def put_at(self, message: Message, deliver_ms: int) -> Put:
+        """Store another room's message, which comes at ``deliver_ms``: its TIMER_DELIVER_MS. What
+        ``Writer.put`` does, for one whose properties are known: it has no others that a room looks
+        at, none of ``_set_aside``, and ends as properties do."""
+        when = due_at(deliver_ms, self._clock.now_ms(), self._settings)
+        refusal = self._refused(when)
+        if refusal is not None:
+            return refusal
+        if when.slot_ms:
+            message.properties += (
+                f"TIMER_OUT_MS\x01{when.slot_ms}\x02REAL_TOPIC\x01{message.topic}\x02"
+                f"REAL_QID\x01{message.queue_id}\x02"
+            ).encode()
+            message.topic = names.TIMER_TOPIC
+            message.queue_id = 0
+        return self._store.append(message)
+
+    def delivered_until(self) -> int:
+        """Every message that was timed for this (ms) or earlier is in its queue."""
+        return self.clockwork.delivered_until()
 
     def _set_aside(self, message: Message, slot_ms: int) -> Put:
         properties = parse_properties(message.properties)

@@ -29,7 +29,7 @@ from tests.support.popping import (
 from firearrow.codec.properties import parse_properties
 from firearrow.codec.record import decode_record
 from firearrow.config import BrokerSettings
-from firearrow.features.pop.checkpoints import CheckPoint, check_point_message
+from firearrow.features.pop.checkpoints import CheckPoint, ReviveTopic
 from firearrow.model import codes
 from firearrow.model.clock import VirtualClock
 from firearrow.model.group import Group
@@ -376,7 +376,10 @@ def test_check_points_of_old_brokers_name_no_distances(client: Connection, world
         start_offset=1,
         topic=TOPIC,
     )
-    world.core.writer.put(check_point_message(point, REVIVE, 3, world.core.store_host, now))
+    revive_topic = ReviveTopic(
+        lambda message, _: world.core.writer.put(message), REVIVE, world.core.store_host
+    )
+    revive_topic.check_point(point, 3, now)
     world.clock.advance(9)
     assert bodies(pop(client)) == [b"1", b"2"]
 
