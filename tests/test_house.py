@@ -11,8 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from firearrow.config import BrokerSettings
 from tests.support.brokers import World
 from tests.support.namesrv import NameServerWorld
 
@@ -233,6 +235,21 @@ def test_every_room_is_in_the_architecture() -> None:
     rooms = {path.relative_to(SOURCE).parts[0] for path in MODULES} - {"__init__.py", "__main__.py"}
     missing = {room for room in rooms if f"`{room}" not in text and f"{room}/`" not in text}
     assert not missing, f"docs/architecture.md does not say what {missing} is for"
+
+
+def test_the_table_of_settings_is_true() -> None:
+    """Keys and defaults of docs/settings.md are those of the program."""
+    text = (ROOT / "docs/settings.md").read_text("utf-8")
+    shown = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
+    real = {}
+    for field in msgspec.structs.fields(BrokerSettings):
+        value = field.default
+        if value is msgspec.NODEFAULT:
+            real[field.encode_name] = "the host's name"
+        else:
+            value = str(value).lower() if isinstance(value, bool) else value
+            real[field.encode_name] = "" if value == "" else f"`{value}`"
+    assert shown == real
 
 
 # -- what is served
