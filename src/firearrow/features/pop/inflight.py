@@ -63,6 +63,12 @@ class ReviveQueue:
         """The last offset before which everything is over, itself included."""
         return (self.in_order[0].revive_offset if self.in_order else self.next_offset) - 1
 
+    @property
+    def settled_next(self) -> int:
+        """The same, once the check point at the head is over."""
+        following = self.in_order[1].revive_offset if len(self.in_order) > 1 else self.next_offset
+        return following - 1
+
     def add(self, point: CheckPoint, key: Key, revive_offset: int) -> None:
         known = self.by_key.get(key)
         if key in self.over or (known is not None and known.point.offsets == point.offsets):

@@ -91,6 +91,8 @@ class Revive:
         self._revive_topic = written.name
         self._host = host
         self._timed_until = timed_until
+        # Revive queue -> settled up to here, if the log has so many bytes: not on the disk yet.
+        self._ahead: dict[int, tuple[int, int]] = {}
         self._readable_ms = 0  # what was timed for this or earlier can be read
         self._asking = False
         self._queues: dict[int, ReviveQueue] = {}
@@ -190,8 +192,12 @@ class Revive:
         try:
             while budget > 0 and (opened := queue.due()) is not None:
                 budget -= 1 + opened.bits.bit_count()
-                end = max(end, self._settle(opened))
+                end = max(end, self._settle(queue, opened))
                 queue.drop_settled()
+        except (_Refused, OSError):
+            # What is written next, whatever it is, does not settle the check point.
+            self._note_ahead(queue, queue.settled, self._store.commit_log_range()[1])
+            raise
         finally:
             if queue.settled > self._committed(queue):
                 self._store.when_durable(end, partial(self._commit, queue.queue_id, queue.settled))
@@ -203,6 +209,16 @@ class Revive:
 
     def _commit(self, queue_id: int, offset: int, durable: bool) -> None:
         self._offsets.commit_noted(self._revive_topic, REVIVE_GROUP, queue_id, offset)
+        settled, end = self._ahead.get(queue_id, (-1, 0))
+        if settled > offset:  # the newest note counts
+            self._offsets.note_ahead(self._revive_topic, REVIVE_GROUP, queue_id, settled, end)
+        else:
+            self._ahead.pop(queue_id, None)
+
+    def _note_ahead(self, queue: ReviveQueue, settled: int, end: int) -> None:
+        """Let the next broker go on behind ``settled``, if its log has so many bytes."""
+        self._ahead[queue.queue_id] = settled, end
+        self._offsets.note_ahead(self._revive_topic, REVIVE_GROUP, queue.queue_id, settled, end)
 
     def _read(self, queue: ReviveQueue) -> bool:
         """Take the next records; whether there may be more."""
@@ -272,8 +288,10 @@ class Revive:
 
     # -- settle
 
-    def _settle(self, opened: Open) -> int:
-        """Give again what is open in a check point; the end of what was written in the log.
+    def _settle(self, queue: ReviveQueue, opened: Open) -> int:
+        """Give again what is open in the queue's first check point; the end of what was written in
+        the log. Before the last copy it is noted that this settles it, so that a kill, also one
+        that comes before a flush, leaves both or neither.
 
         Raises:
             _Refused: the store takes nothing now; what was given again is not open any more.
@@ -287,6 +305,9 @@ class Revive:
         offsets = point.offsets
         while opened.bits:
             first = (opened.bits & -opened.bits).bit_length() - 1
+            if not opened.bits & (opened.bits - 1):
+                now_end = self._store.commit_log_range()[1]
+                self._note_ahead(queue, queue.settled_next, now_end + 1)
             end = max(end, self._give_again(point, point.topic, point.group, offsets[first]))
             opened.bits &= opened.bits - 1
         return end

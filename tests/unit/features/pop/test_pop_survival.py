@@ -292,6 +292,63 @@ def test_a_pop_whose_check_point_is_lost_with_the_power_is_none(tmp_path: Path) 
         world.store.disk.unlock()
 
 
+def popped_and_given_again(root: Path, clients: int = 3) -> tuple[World, int]:
+    """Messages were popped and given again, in a flush that is not done; where the log ended before
+    that."""
+    world = World(root, BrokerSettings(flush_disk_type="SYNC_FLUSH", revive_queue_num=1))
+    client = world.connect()
+    for _ in range(2 * clients):
+        client.send(310, send_fields(TOPIC))
+    world.clock.advance(0)
+    for _ in range(clients):  # a check point each, of two messages
+        world.connect().send(POP, pop_fields(maxMsgNums=2))
+        world.clock.advance(0)
+    world.clock.advance(11)  # the check points can be read, and are not due yet
+    end = world.store.commit_log_range()[1]
+    world.background.eager = False
+    world.clock.advance(3)
+    assert world.store.commit_log_range()[1] > end
+    return world, end
+
+
+def test_a_kill_before_the_flush_of_what_was_given_again_gives_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    world, _ = popped_and_given_again(tmp_path)
+    world.store.disk.unlock()  # the process is gone
+    world = World(tmp_path, clock=VirtualClock(world.clock.now_ms()))
+    world.clock.advance(30)
+    assert world.store.max_offset(f"%RETRY%{GROUP}_{TOPIC}", 0) == 6
+    world.stop()
+
+
+def test_what_was_given_again_and_lost_with_the_power_is_given_again(tmp_path: Path) -> None:
+    world, end = popped_and_given_again(tmp_path)
+    world.store.disk.unlock()
+    with (tmp_path / "commitlog" / f"{0:020d}").open("r+b") as log:
+        log.seek(end)
+        log.write(bytes(65536))
+    world = World(tmp_path, clock=VirtualClock(world.clock.now_ms()))
+    world.clock.advance(30)
+    assert len(drain(world, world.connect(), 30)) == 6
+    world.stop()
+
+
+def test_a_kill_while_the_store_refuses_settles_nothing() -> None:
+    world = in_memory(BrokerSettings(revive_queue_num=1))
+    client = world.connect()
+    produce(client, b"m")
+    pop(client)
+    world.clock.advance(11)
+    world.store.refuse("disk", "the disk is full")
+    world.clock.advance(9)
+    world.store.refuse("disk", "")
+    produce(client, bytes(1000), topic="other")  # the log grows, but not with the copy
+    again = killed(world)
+    assert bodies(drain(again, again.connect(), 30)) == [b"m"]
+    again.stop()
+
+
 def test_a_full_disk_while_messages_come_again(client: Connection, world: World) -> None:
     produce(client, *(b"%d" % n for n in range(5)))
     pop(client)
