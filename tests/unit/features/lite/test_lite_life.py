@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from tests.support.brokers import Connection, World, send_fields
 from tests.support.lite import (
     CLIENT_INFO,
@@ -30,18 +28,6 @@ from tests.support.lite import (
 )
 
 MINUTE = 60
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = lite_world(tmp_path)
-    yield world
-    world.stop()
-
-
-@pytest.fixture
-def client(world: World) -> Connection:
-    return world.connect()
 
 
 def offsets_of(client: Connection, lite_topic: str) -> tuple[int, int]:
