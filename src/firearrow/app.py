@@ -294,6 +294,7 @@ class Server:
         self.registrar = Registrar(settings, core.topics, self.clock, links)
         if links:
             core.cluster_queues.source = self.registrar.queues_of
+            core.siblings.connect(self.network, self.registrar.masters_of)
         self.registrar.start()
 
     # -- proxy

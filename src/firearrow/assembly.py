@@ -22,6 +22,7 @@ from firearrow.features.pop.waiting import Waiting
 from firearrow.features.redrive import RedriveRoom
 from firearrow.features.reply import ReplyRoom
 from firearrow.features.retry import RetryRoom
+from firearrow.features.static_topics.room import StaticTopicRoom
 from firearrow.features.time_to_live import TimeToLiveRoom
 from firearrow.features.timer.due import precision_ms
 from firearrow.features.timer.room import TimerRoom
@@ -115,11 +116,13 @@ def assemble(
     retention = TopicRetentionRoom(settings, store, core.topics, clock)
     dedup = DedupRoom(settings, store, core.writer, core.topics, clock)
     lifetime = TimeToLiveRoom(store, core.topics, clock)
+    static = StaticTopicRoom(settings, core)
     # What looks at a message's topic comes before what takes the message aside, and a half message
     # is not delayed: its commit is.
     first = [lite, dedup, lifetime, retry, transaction, delay, timer]
     compaction = [] if store.compaction is None else [CompactionRoom(store.compaction, core.topics)]
-    return Broker(core, retry, [*first, pop, reply, redrive, filters, retention, *compaction])
+    others = [pop, reply, redrive, filters, retention, static, *compaction]
+    return Broker(core, retry, [*first, *others])
 
 
 class _ProxysBroker:

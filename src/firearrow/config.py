@@ -118,6 +118,7 @@ class BrokerSettings(msgspec.Struct, rename="camel", kw_only=True):
     default_message_request_mode: str = "PULL"
     default_pop_share_queue_num: Annotated[int, Meta(ge=-1)] = -1
     load_balance_poll_name_server_interval: Positive = 30_000
+    forward_timeout: Positive = 3000
     # lite topics
     lite_event_check_interval: Positive = 10_000
     lite_ttl_check_interval: Positive = 120_000

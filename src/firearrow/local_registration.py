@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from firearrow.broker.cluster_queues import BrokerQueues, Found
-from firearrow.broker.registration import Everything
+from firearrow.broker.registration import Announcement, Everything, MastersFound
+from firearrow.codec import lenient_json
 from firearrow.config import BrokerSettings
-from firearrow.model.topic import DataVersion, Topic
-from firearrow.namesrv.routes import Registration
+from firearrow.namesrv.routes import MASTER_ID, Registration
 from firearrow.namesrv.service import NameServer
 
 
@@ -30,9 +30,9 @@ class LocalNameServer:
         self._order_topics = order_topics
 
     def start(self, everything: Everything) -> None:
-        self.register(*everything())
+        self.register(everything())
 
-    def register(self, topics: dict[str, Topic], version: DataVersion) -> None:
+    def register(self, said: Announcement) -> None:
         settings = self._settings
         broker = Registration(
             settings.broker_cluster_name,
@@ -42,7 +42,8 @@ class LocalNameServer:
             self._ha_address,
             acting_master=False,
         )
-        self._server.register(broker, topics, version, self)
+        mappings = {name: lenient_json.loads(bytes(info)) for name, info in said.mappings.items()}
+        self._server.register(broker, said.topics, said.version, self, mappings=mappings)
         self._order_topics(list(self._server.order_topics() or ()))
 
     def queues_of(self, topic: str, found: Found) -> None:
@@ -51,6 +52,10 @@ class LocalNameServer:
             found(None)
         else:
             found([BrokerQueues(q.broker_name, q.read_queues, q.perm) for q in shares.values()])
+
+    def masters_of(self, topic: str, found: MastersFound) -> None:
+        brokers = self._server.table.brokers_of(topic)
+        found({b.name: b.addresses[MASTER_ID] for b in brokers if MASTER_ID in b.addresses} or None)
 
     def unregister(self, done: Callable[[], None]) -> None:
         settings = self._settings

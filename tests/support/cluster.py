@@ -54,6 +54,7 @@ class Member:
         ]
         self._registrar = Registrar(settings, core.topics, cluster.clock, list(links))
         core.cluster_queues.source = self._registrar.queues_of
+        core.siblings.connect(cluster.network, self._registrar.masters_of)
         world = self.world
         cluster.network.serve(
             self.address,

@@ -25,6 +25,7 @@ from firearrow.broker.queries import Queries, QuerySettings
 from firearrow.broker.queue_locks import QueueLocks
 from firearrow.broker.rooms import Room
 from firearrow.broker.send import RetryRules, Sender, SendSettings
+from firearrow.broker.siblings import Siblings
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.topics import Topics, TopicSettings
 from firearrow.broker.writer import Writer
@@ -74,6 +75,7 @@ class Core:
         self.locks = QueueLocks(clock)
         self.writer = Writer(store)
         self.cluster_queues = ClusterQueues(settings, self.topics, clock)
+        self.siblings = Siblings(clock)
         self.filters: Filters = NoFilters()
 
         # What the composition root connects: the settings as texts, and the delay room's progress.
@@ -123,6 +125,7 @@ class Broker:
             retry,
         )
         core.store.on_arrival(self.long_poll.arrived)
+        core.topics.remapped = self.long_poll.release
 
     @property
     def long_poll(self) -> LongPoll:
@@ -166,6 +169,8 @@ class Broker:
         routes.update(table(self._admin_handlers()))
         for room in self._rooms:
             routes.update(room.routes())
+        for room in self._rooms:
+            routes.update(room.before(routes))
         return routes
 
     def local_routes(self) -> dict[int, Route]:
@@ -276,6 +281,7 @@ class Broker:
         """Save what must survive. The store is closed by who opened it."""
         for room in self._rooms:
             room.stop()
+        self.core.siblings.close()
         self.core.offsets.save()
 
 

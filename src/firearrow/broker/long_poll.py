@@ -117,6 +117,12 @@ class LongPoll:
         else:
             del self._waiting[topic, queue_id]
 
+    def release(self, topic: str) -> None:
+        """Let all that wait for a topic look again, after what runs now."""
+        for key in [key for key in self._waiting if key[0] == topic]:
+            for parked in self._waiting[key]:
+                self._clock.call_soon(self._release, parked)
+
     def take_all(self) -> list[Request[Any]]:
         """Every request that waits; none does afterwards."""
         taken = self._ready

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import Final, Protocol
+
+import msgspec
 
 from firearrow.broker.filters import Filters
 from firearrow.broker.groups import Groups
+from firearrow.broker.logical import Part
 from firearrow.broker.long_poll import LongPoll
 from firearrow.broker.members import Members
 from firearrow.broker.offsets import ConsumerOffsets
@@ -80,6 +84,7 @@ class Puller:
         self._offsets = offsets
         self._stats = stats
         self._filters = filters
+        self._logical = topics.logical
         self._expressions = SubscriptionCache(filters.compile)
         self.long_poll = LongPoll(clock, self._resume, store.record)
 
@@ -111,6 +116,8 @@ class Puller:
 
     def _pull(self, request: Request[PullMessage], *, first: bool, commit: bool) -> Answer:
         fields = request.fields
+        if self._logical and fields.topic in self._logical and fields.lo is not False:
+            return self._logical[fields.topic].pull(request, partial(self._pull_part, first=first))
         checked = self._check(request)
         if isinstance(checked, Reply):
             return checked
@@ -126,15 +133,39 @@ class Puller:
         elif code == codes.PULL_NOT_FOUND:
             self._stats.missed += 1
             if first and fields.sys_flag & FLAG_SUSPEND:
-                self._park(request, subscription)
+                self._park(request, fields, subscription)
                 return None
         self._offsets.note_pull(
             fields.topic, fields.consumer_group, fields.queue_id, read.next_offset
         )
-        return _encode(request.opaque, code, read, topic.sys_flag, group.sys_flag)
+        return encode_pull(request.opaque, code, read, topic.sys_flag, group.sys_flag)
 
-    def _park(self, request: Request[PullMessage], subscription: Subscription) -> None:
-        fields = request.fields
+    def _pull_part(self, request: Request[PullMessage], part: Part, *, first: bool) -> Answer:
+        """Of a static topic's logical queue, from a queue of this broker's store."""
+        fields = part.fields
+        checked = self._check(msgspec.structs.replace(request, fields=fields))
+        if isinstance(checked, Reply):
+            return checked
+        topic, group, subscription = checked
+        read = self._read(fields, subscription)
+        if first and part.commit is not None:
+            self._offsets.commit(topic.name, group.name, *part.commit)
+        code, shown = part.shown(_code(read, fields.queue_offset), read)
+        if code == codes.SUCCESS:
+            self._stats.delivered(topic.name, group.name, read.count, len(read.records))
+        elif code == codes.PULL_NOT_FOUND:
+            self._stats.missed += 1
+            if first and fields.sys_flag & FLAG_SUSPEND:
+                self._park(request, fields, subscription)
+                return None
+        self._offsets.note_pull(topic.name, group.name, fields.queue_id, read.next_offset)
+        flags = topic.sys_flag, group.sys_flag
+        return encode_pull(request.opaque, code, shown, *flags, f'"offsetDelta":"{part.delta}",')
+
+    def _park(
+        self, request: Request[PullMessage], fields: PullMessage, subscription: Subscription
+    ) -> None:
+        """Let the request wait for a message in the queue of ``fields``, the store's."""
         wait_ms = (
             fields.suspend_timeout_ms
             if self._settings.long_polling_enable
@@ -284,12 +315,14 @@ def _code(read: Read, offset: int) -> int:
     return code
 
 
-def _encode(opaque: int, code: int, read: Read, topic_flag: int, group_flag: int) -> bytes:
-    """The response frame: always all six fields, since Java unboxes them."""
+def encode_pull(
+    opaque: int, code: int, read: Read, topic_flag: int, group_flag: int, more: str = ""
+) -> bytes:
+    """The response frame: always all six fields, since Java unboxes them; ``more`` JSON."""
     header = (
         f'{{"code":{code},"extFields":{{"groupSysFlag":"{group_flag}",'
         f'"maxOffset":"{read.max_offset}","minOffset":"{read.min_offset}",'
-        f'"nextBeginOffset":"{read.next_offset}","suggestWhichBrokerId":"0",'
+        f'"nextBeginOffset":"{read.next_offset}",{more}"suggestWhichBrokerId":"0",'
         f'"topicSysFlag":"{topic_flag}"}},"flag":1,"language":"{LANGUAGE}","opaque":{opaque},'
         f'"remark":"{read.status}","version":{VERSION}}}'
     ).encode()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -42,7 +42,27 @@ class RegistrationSettings(Protocol):
     register_name_server_period: int
 
 
-Everything = Callable[[], tuple[dict[str, Topic], DataVersion]]
+class Announcement(NamedTuple):
+    """What a name server is told: some topics, or all, and which of them are static."""
+
+    topics: dict[str, Topic]
+    version: DataVersion
+    mappings: dict[str, msgspec.Raw]  # ``TopicQueueMappingInfo`` by topic
+
+    def parts(self) -> Iterator[Announcement]:
+        """The same in requests of a bounded size; an empty one is one."""
+        names = list(self.topics)
+        for start in range(0, max(len(names), 1), TOPICS_PER_REQUEST):
+            topics = {name: self.topics[name] for name in names[start : start + TOPICS_PER_REQUEST]}
+            # A name server takes changes only with a version that it does not know yet.
+            timestamp = self.version.timestamp + start
+            version = msgspec.structs.replace(self.version, timestamp=timestamp)
+            mappings = {name: info for name, info in self.mappings.items() if name in topics}
+            yield Announcement(topics, version, mappings)
+
+
+Everything = Callable[[], Announcement]
+MastersFound = Callable[[dict[str, str] | None], None]  # broker name -> its master's address
 
 
 class NameServerLink(Protocol):
@@ -51,11 +71,14 @@ class NameServerLink(Protocol):
     def start(self, everything: Everything) -> None:
         """Register now. ``everything`` tells all topics, whenever they are needed again."""
 
-    def register(self, topics: dict[str, Topic], version: DataVersion) -> None:
+    def register(self, said: Announcement) -> None:
         """Tell some topics, or all."""
 
     def queues_of(self, topic: str, found: Found) -> None:
         """Ask for the brokers of a topic; ``None`` when the name server has no answer."""
+
+    def masters_of(self, topic: str, found: MastersFound) -> None:
+        """Ask where the masters of a topic's brokers are; ``None`` as above."""
 
     def unregister(self, done: Callable[[], None]) -> None: ...
 
@@ -84,7 +107,7 @@ class RemoteNameServer:
         self._network = network
         self._clock = clock
         self._order_topics = order_topics
-        self._everything: Everything = lambda: ({}, DataVersion())
+        self._everything: Everything = lambda: Announcement({}, DataVersion(), {})
         self._session: RemotingSession | None = None
         self._connecting = False
         self._retry: Timer | None = None
@@ -98,23 +121,18 @@ class RemoteNameServer:
 
     # -- requests
 
-    def register(self, topics: dict[str, Topic], version: DataVersion) -> None:
+    def register(self, said: Announcement) -> None:
         if self._session is None or self._session.closed:
             self._connect()  # and then everything
         else:
-            self._send(topics, version, whole=False)
+            self._send(said, whole=False)
 
     def _send_everything(self) -> None:
-        topics, version = self._everything()
-        self._send(topics, version, whole=True)
+        self._send(self._everything(), whole=True)
 
-    def _send(self, topics: dict[str, Topic], version: DataVersion, *, whole: bool) -> None:
-        names = list(topics)
-        for start in range(0, max(len(names), 1), TOPICS_PER_REQUEST):
-            part = {name: topics[name] for name in names[start : start + TOPICS_PER_REQUEST]}
-            # A name server takes changes only with a version that it does not know yet.
-            part_version = msgspec.structs.replace(version, timestamp=version.timestamp + start)
-            self._send_part(registration_body(part, part_version), whole)
+    def _send(self, said: Announcement, *, whole: bool) -> None:
+        for part in said.parts():
+            self._send_part(registration_body(part), whole)
 
     def _send_part(self, body: bytes, whole: bool) -> None:
         session = self._session
@@ -149,6 +167,12 @@ class RemoteNameServer:
         )
 
     def queues_of(self, topic: str, found: Found) -> None:
+        self._route(topic, lambda route: found(None if route is None else route.shares()))
+
+    def masters_of(self, topic: str, found: MastersFound) -> None:
+        self._route(topic, lambda route: found(None if route is None else route.masters()))
+
+    def _route(self, topic: str, found: Callable[[_Route | None], None]) -> None:
         session = self._session
         if session is None or session.closed:
             found(None)
@@ -255,20 +279,33 @@ class _QueueData(msgspec.Struct):
     write_queues: int = msgspec.field(default=0, name="writeQueueNums")
 
 
+class _BrokerData(msgspec.Struct):
+    broker_name: str = msgspec.field(name="brokerName")
+    addresses: dict[str, str] = msgspec.field(default_factory=dict, name="brokerAddrs")
+
+
 class _Route(msgspec.Struct):
+    """``TopicRouteData``."""
+
     queues: list[_QueueData] = msgspec.field(default_factory=list, name="queueDatas")
+    brokers: list[_BrokerData] = msgspec.field(default_factory=list, name="brokerDatas")
+
+    def shares(self) -> list[BrokerQueues]:
+        return [
+            BrokerQueues(q.broker_name, q.read_queues, q.perm, q.write_queues) for q in self.queues
+        ]
+
+    def masters(self) -> dict[str, str]:
+        return {b.broker_name: b.addresses["0"] for b in self.brokers if "0" in b.addresses}
 
 
-def _route(body: bytes) -> list[BrokerQueues] | None:
-    """The queues of ``TopicRouteData``; ``None`` when it cannot be read."""
+def _route(body: bytes) -> _Route | None:
+    """``None`` when it cannot be read."""
     try:
-        route = msgspec.convert(lenient_json.loads(body), _Route)
+        return msgspec.convert(lenient_json.loads(body), _Route)
     except ValueError as error:
         log.warning("unreadable route from a name server: %s", error)
         return None
-    return [
-        BrokerQueues(q.broker_name, q.read_queues, q.perm, q.write_queues) for q in route.queues
-    ]
 
 
 class _KvTable(msgspec.Struct):
@@ -299,8 +336,8 @@ class Registrar:
             link.start(self._everything)
         self._schedule()
 
-    def _everything(self) -> tuple[dict[str, Topic], DataVersion]:
-        return self._permitted(self._topics.table), self._topics.version
+    def _everything(self) -> Announcement:
+        return self._announcement(self._topics.table)
 
     def _tick(self) -> None:
         if self._running:
@@ -326,9 +363,14 @@ class Registrar:
             self._register({topic.name: topic for topic in topics})
 
     def _register(self, topics: dict[str, Topic]) -> None:
-        permitted = self._permitted(topics)
+        said = self._announcement(topics)
         for link in self._links:
-            link.register(permitted, self._topics.version)
+            link.register(said)
+
+    def _announcement(self, topics: dict[str, Topic]) -> Announcement:
+        static = self._topics.logical.items()
+        mappings = {name: logical.info for name, logical in static if name in topics}
+        return Announcement(self._permitted(topics), self._topics.version, mappings)
 
     def _permitted(self, topics: dict[str, Topic]) -> dict[str, Topic]:
         """A broker that may not be read or written takes that from all its topics."""
@@ -353,6 +395,19 @@ class Registrar:
 
         ask()
 
+    def masters_of(self, topic: str, found: MastersFound) -> None:
+        """Ask one name server after the other where the masters of a topic's brokers are."""
+        links = iter(self._links)
+
+        def ask(answer: dict[str, str] | None = None) -> None:
+            link = next(links, None) if answer is None else None
+            if link is None:
+                found(answer)
+            else:
+                link.masters_of(topic, ask)
+
+        ask()
+
     def stop(self, done: Callable[[], None]) -> None:
         """Unregister everywhere, then call ``done``."""
         self._running = False
@@ -371,17 +426,17 @@ class Registrar:
             link.unregister(one)
 
 
-def registration_body(topics: dict[str, Topic], version: DataVersion) -> bytes:
+def registration_body(said: Announcement) -> bytes:
     """``RegisterBrokerBody`` as Java 5 writes it."""
     return bodies.encode(
         {
             "filterServerList": [],
             "topicConfigSerializeWrapper": {
-                "dataVersion": version,
+                "dataVersion": said.version,
                 "mappingDataVersion": DataVersion(),
-                "topicConfigTable": topics,
+                "topicConfigTable": said.topics,
                 "topicQueueMappingDetailMap": {},
-                "topicQueueMappingInfoMap": {},
+                "topicQueueMappingInfoMap": said.mappings,
             },
         }
     )

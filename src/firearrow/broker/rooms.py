@@ -41,6 +41,10 @@ class Room(Protocol):
     def routes(self) -> Mapping[int, Route]:
         """The request codes that the room answers."""
 
+    def before(self, routes: Mapping[int, Route]) -> Mapping[int, Route]:
+        """Request codes of others whose handlers the room stands before: it answers, or asks the
+        one in ``routes``. Not for sends and pulls, which would pay for it each time."""
+
     def before_store(self, message: Message) -> Message | Put:
         """The message to store (the same, or a rewritten one), or why it is refused."""
 
@@ -61,6 +65,9 @@ class BaseRoom:
     topic_attributes: Mapping[str, Attribute] = {}
 
     def routes(self) -> Mapping[int, Route]:
+        return {}
+
+    def before(self, routes: Mapping[int, Route]) -> Mapping[int, Route]:
         return {}
 
     def before_store(self, message: Message) -> Message | Put:

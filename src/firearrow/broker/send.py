@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from firearrow.broker.logical import Placed
 from firearrow.broker.send_checks import SendChecks, SendCheckSettings, SendFields
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.tails import KEYS, UNIQUE_KEY, Tails
@@ -88,6 +89,7 @@ class Sender:
         self._checks = SendChecks(settings, topics, clock)
         self._refuse = self._checks.refuse
         self._lane = topics.plain.get
+        self._logical = topics.logical
         self._stats = stats
         self._count = stats.stored_in
         self._retry = retry
@@ -152,22 +154,43 @@ class Sender:
         return self._stored(request, message, put, lane.counters, queue_id, head[9:])
 
     def _handle_with_care(self, request: Request[SendFields]) -> Answer:
+        placed: Placed | None = None
+        if self._logical and request.fields.topic in self._logical:
+            found = self._place(request)
+            if isinstance(found, Reply):
+                return found
+            placed = found
         checked = self._checks.check(request.fields)
         if isinstance(checked, Reply):
             return checked
         topic, queue_id = checked
         if request.fields.batch:
-            return self._send_batch(request, topic, queue_id)
+            return self._send_batch(request, topic, queue_id, placed)
         if topic.compacted:
             properties = (request.fields.properties or "").encode()
             refusal = self._checks.refuse_compacted([(properties, request.body)])
             if refusal is not None:
                 return refusal
-        return self._send_one(request, topic.name, queue_id)
+        return self._send_one(request, topic.name, queue_id, placed)
+
+    def _place(self, request: Request[SendFields]) -> Placed | Reply:
+        """Let the request name a queue of the store in place of a static topic's logical queue."""
+        fields = request.fields
+        placed = self._logical[fields.topic].place(fields.queue_id)
+        if isinstance(placed, Reply):
+            return self._refuse(placed.code, placed.remark or "")
+        request.fields = msgspec.structs.replace(fields, queue_id=placed.queue_id)
+        return placed
 
     # -- one message
 
-    def _send_one(self, request: Request[SendFields], topic: str, queue_id: int) -> Answer:
+    def _send_one(
+        self,
+        request: Request[SendFields],
+        topic: str,
+        queue_id: int,
+        placed: Placed | None = None,
+    ) -> Answer:
         fields = request.fields
         given = fields.properties or ""
         properties, unique_key = self._complete(given)
@@ -190,6 +213,8 @@ class Sender:
                 return Reply(diverted.code, diverted.remark, self._checks.ext)
             message = diverted
         put = self._writer.put(message)
+        if placed is not None:
+            queue_id, put = placed.shown(put)
         counters = self._stats.of_topic(topic)
         return self._stored(request, message, put, counters, queue_id, unique_key)
 
@@ -287,21 +312,18 @@ class Sender:
 
     # -- batches
 
-    def _send_batch(self, request: Request[SendFields], topic: Topic, queue_id: int) -> Answer:
+    def _send_batch(
+        self,
+        request: Request[SendFields],
+        topic: Topic,
+        queue_id: int,
+        placed: Placed | None = None,
+    ) -> Answer:
         fields = request.fields
-        if len(topic.name) > names.TOPIC_CHARS_MAX or topic.name.startswith(names.RETRY_PREFIX):
-            return self._refuse(
-                codes.MESSAGE_ILLEGAL, f"a batch cannot be sent to topic {topic.name}"
-            )
-        if len(request.body) > self._settings.max_message_size:
-            return self._refuse(
-                codes.MESSAGE_ILLEGAL,
-                f"the batch has {len(request.body)} bytes, "
-                f"maxMessageSize is {self._settings.max_message_size}",
-            )
         envelope = (fields.properties or "").encode()
-        if b"DELAY\x01" in envelope:
-            return self._refuse(codes.MESSAGE_ILLEGAL, "a batch cannot be delayed")
+        refusal = self._batch_refusal(topic.name, request.body, envelope)
+        if refusal is not None:
+            return self._refuse(codes.MESSAGE_ILLEGAL, refusal)
         try:
             items = decode_batch(request.body)
         except BatchError as error:
@@ -309,13 +331,13 @@ class Sender:
         whole = topic.batched and find_property(envelope, b"UNIQ_KEY") is not None
         if topic.compacted:
             records = [(item.properties, item.body) for item in items]
-            refusal = self._checks.refuse_compacted(
+            keyless = self._checks.refuse_compacted(
                 [(envelope, request.body)] if whole else records
             )
-            if refusal is not None:
-                return refusal
+            if keyless is not None:
+                return keyless
         if whole:
-            return self._send_inner_batch(request, topic.name, queue_id, len(items))
+            return self._send_inner_batch(request, topic.name, queue_id, len(items), placed)
         messages = [
             Message(
                 topic=topic.name,
@@ -333,6 +355,8 @@ class Sender:
         put = self._writer.put_batch(messages)
         if put.physical_offset < 0:
             return self._refused(put)
+        if placed is not None:
+            queue_id, put = placed.shown(put)
         if not put.duplicate:
             self._stats.stored(topic.name, len(messages), put.end - put.physical_offset)
         # The first one's host part stands in the response's template.
@@ -346,8 +370,23 @@ class Sender:
             return None
         return self._success(request.opaque, identity, queue_id, put.queue_offset, unique_key)
 
+    def _batch_refusal(self, topic: str, body: bytes, envelope: bytes) -> str | None:
+        size_max = self._settings.max_message_size
+        if len(topic) > names.TOPIC_CHARS_MAX or topic.startswith(names.RETRY_PREFIX):
+            return f"a batch cannot be sent to topic {topic}"
+        if len(body) > size_max:
+            return f"the batch has {len(body)} bytes, maxMessageSize is {size_max}"
+        if b"DELAY\x01" in envelope:
+            return "a batch cannot be delayed"
+        return None
+
     def _send_inner_batch(
-        self, request: Request[SendFields], topic: str, queue_id: int, count: int
+        self,
+        request: Request[SendFields],
+        topic: str,
+        queue_id: int,
+        count: int,
+        placed: Placed | None,
     ) -> Answer:
         """The whole batch as one record, which consumers take apart."""
         if count > INNER_COUNT_MAX:
@@ -370,6 +409,8 @@ class Sender:
             fields.reconsume_times or 0,
         )
         put = self._writer.put(message)
+        if placed is not None:
+            queue_id, put = placed.shown(put)
         counters = self._stats.of_topic(topic)
         return self._stored(request, message, put, counters, queue_id, unique_key, count)
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from firearrow.broker.logical import Logical
 from firearrow.model import names
 from firearrow.model.clock import Clock
 from firearrow.model.topic import (
@@ -97,6 +98,11 @@ class Topics:
         # The few topics with attributes, and the rooms that hear of every change of them.
         self.attributed: dict[str, Topic] = {}
         self.attribute_listeners: list[Callable[[str], None]] = []
+        # Static topics: what clients call their queues and offsets (``set_logical``).
+        self.logical: dict[str, Logical] = {}
+        self.logical_version = DataVersion()
+        self.remapped: Callable[[str], None] = lambda name: None
+        self.deletion_listeners: list[Callable[[str], None]] = []
 
     def load(self) -> None:
         """Read the file, then add what every broker has."""
@@ -128,7 +134,7 @@ class Topics:
         self.table[topic.name] = topic
         watched = topic.order or topic.name[:1] == "%" or topic.prioritized
         watched = watched or topic.compacted
-        watched = watched or topic.name in self._with_care
+        watched = watched or topic.name in self._with_care or topic.name in self.logical
         if watched or topic.name in names.CLIENTS_MAY_NOT_SEND_TO:
             self.plain.pop(topic.name, None)
         else:
@@ -154,6 +160,18 @@ class Topics:
         topic = self.table.get(name)
         if topic is not None:
             self._set(topic)
+
+    def set_logical(self, name: str, logical: Logical | None) -> None:
+        """From now on, or no more, the topic's queues are logical ones to clients; ``remapped``
+        hears of it."""
+        if logical is None:
+            self.logical.pop(name, None)
+        else:
+            self.logical[name] = logical
+        topic = self.table.get(name)
+        if topic is not None:
+            self._set(topic)
+        self.remapped(name)
 
     def number(self, name: str, key: str) -> int:
         """A topic's attribute that is a number; 0 when it is not set."""
@@ -275,6 +293,10 @@ class Topics:
             self._put([topic])
         return topic
 
+    def renew(self, topic: Topic) -> None:
+        """The same with a new version in any case: something that goes with it has changed."""
+        self._put([topic])
+
     def create_all(self, topics: Iterable[Topic]) -> None:
         changed = [topic for topic in topics if self.table.get(topic.name) != topic]
         if changed:
@@ -288,6 +310,8 @@ class Topics:
             self._store.save_config(TOPICS_FILE, self.chunks())
             self._announce([])
         self._store.delete_topic(name)
+        for listener in self.deletion_listeners:
+            listener(name)
 
     def touch(self) -> None:
         """A new version of the same table, for whoever copies it: what it shows has changed."""

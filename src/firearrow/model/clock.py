@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -79,3 +80,9 @@ class VirtualClock:
     def jump_wall_clock(self, milliseconds: int) -> None:
         """Shift the wall clock only, as an operator or NTP would."""
         self._start_ms += milliseconds
+
+
+def is_cleaning_hour(delete_when: str, now_ms: int) -> bool:
+    """Whether the local hour is one of ``deleteWhen`` (hours separated by semicolons)."""
+    hour = time.localtime(now_ms / 1000).tm_hour
+    return any(part.strip().isdigit() and int(part) == hour for part in delete_when.split(";"))

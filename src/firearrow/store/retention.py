@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from firearrow.model.clock import is_cleaning_hour
 
 if TYPE_CHECKING:
     from firearrow.store.filestore import FileStore
@@ -35,12 +36,6 @@ def levels(settings: StoreSettings) -> Levels:
 
 def _clamp(percent: int, low: int, high: int) -> float:
     return min(max(percent, low), high) / 100
-
-
-def is_cleaning_hour(delete_when: str, now_ms: int) -> bool:
-    """Whether the local hour is one of ``deleteWhen`` (hours separated by semicolons)."""
-    hour = time.localtime(now_ms / 1000).tm_hour
-    return any(part.strip().isdigit() and int(part) == hour for part in delete_when.split(";"))
 
 
 class Retention:

@@ -69,8 +69,9 @@ class ConsumptionAdmin:
                 continue
             for queue_id, row in self._rows(topic, group):
                 entries.append((bodies.queue_key(self._settings.broker_name, queue_id, topic), row))
-                behind += row["brokerOffset"] - row["consumerOffset"]
-                in_flight += row["pullOffset"] - row["consumerOffset"]
+                consumed = max(row["consumerOffset"], 0)
+                behind += row["brokerOffset"] - consumed
+                in_flight += max(row["pullOffset"], 0) - consumed
         rate = self._stats.consume_rate(group, set(wanted))
         body = b'{"consumeTps":%s,"offsetTable":' % bodies.encode(rate)
         return body + bodies.queue_map(entries) + b"}", behind, in_flight
@@ -81,8 +82,10 @@ class ConsumptionAdmin:
             return
         committed = self._offsets.committed.get((name, group), {})
         pulled = self._offsets.pulled.get((name, group), {})
+        # mqadmin looks for a static topic's offset in older queues where there is none.
+        unknown = -1 if name in self._topics.logical else 0
         for queue_id in range(topic.read_queues):
-            offset = max(committed.get(queue_id, 0), 0)
+            offset = max(committed.get(queue_id, unknown), unknown)
             last = self._store.store_time(name, queue_id, offset - 1) if offset > 0 else 0
             yield (
                 queue_id,

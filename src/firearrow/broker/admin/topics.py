@@ -25,6 +25,7 @@ from firearrow.protocol.remoting.requests import CreateTopic, TablePage, TopicNa
 from firearrow.store.api import Store
 
 FILTER_TYPES: Final = ("SINGLE_TAG", "MULTI_TAG")
+_FIELDS: Final = msgspec.structs.fields(Topic)
 
 
 class TopicAdminSettings(Protocol):
@@ -109,7 +110,7 @@ class TopicAdmin:
         if error is None and self._is_mixed(topic):
             error = "MIXED message type is not supported."
         if error is None:
-            error = _shape_error(topic)
+            error = shape_error(topic)
         return None if error is None else Reply(codes.INVALID_PARAMETER, error)
 
     def _is_mixed(self, topic: Topic) -> bool:
@@ -150,7 +151,12 @@ class TopicAdmin:
             return Reply(
                 codes.TOPIC_NOT_EXIST, f"No topic in this broker. topic: {request.fields.topic}"
             )
-        return Reply(body=bodies.encode(topic))
+        logical = self._topics.logical.get(topic.name)
+        if logical is None or not request.fields.lo:
+            return Reply(body=bodies.encode(topic))
+        config = msgspec.structs.asdict(topic)
+        config = {field.encode_name: config[field.name] for field in _FIELDS}
+        return Reply(body=bodies.encode({**config, "mappingDetail": logical.detail}))
 
     def get_all(self, request: Request[TablePage]) -> Answer:
         """GET_ALL_TOPIC_CONFIG (21)."""
@@ -160,11 +166,12 @@ class TopicAdmin:
         if fields.topic_seq is not None and fields.max_topics:
             chosen = list(table)[fields.topic_seq : fields.topic_seq + fields.max_topics]
             table = {name: table[name] for name in chosen}
+        details = {n: logical.detail for n, logical in self._topics.logical.items() if n in table}
         body: dict[str, Any] = {
             "dataVersion": self._topics.version,
-            "mappingDataVersion": {"counter": 0, "stateVersion": 0, "timestamp": 0},
+            "mappingDataVersion": self._topics.logical_version,
             "topicConfigTable": table,
-            "topicQueueMappingDetailMap": {},
+            "topicQueueMappingDetailMap": details,
             "topicQueueMappingInfoMap": {},
         }
         return Reply(ext=ext, body=bodies.encode(body))
@@ -214,7 +221,7 @@ class TopicAdmin:
         return Reply()
 
 
-def _shape_error(topic: Topic) -> str | None:
+def shape_error(topic: Topic) -> str | None:
     for kind, count in (("read", topic.read_queues), ("write", topic.write_queues)):
         if not 0 <= count <= QUEUES_MAX:
             return f"{count} {kind} queues; the limit is {QUEUES_MAX}"

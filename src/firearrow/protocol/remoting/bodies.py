@@ -41,6 +41,13 @@ def queue_map(entries: Iterable[tuple[bytes, Any]]) -> bytes:
     return b"{" + b",".join(key + b":" + _encode(value) for key, value in entries) + b"}"
 
 
+def int_map(entries: Mapping[int, Any]) -> bytes:
+    """A map with numbers as keys, as fastjson writes it: ``{0:value,1:value}``."""
+    return (
+        b"{" + b",".join(b"%d:%s" % (key, _encode(entries[key])) for key in sorted(entries)) + b"}"
+    )
+
+
 def topic_list(topics: Iterable[str], broker_address: str | None = None) -> bytes:
     """``TopicList``."""
     body: dict[str, Any] = {}

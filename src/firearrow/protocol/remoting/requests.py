@@ -114,6 +114,7 @@ class PullMessage(Fields):
     sub_version: int = 0
     expression_type: str | None = None
     max_bytes: int | None = field(default=None, name="maxMsgBytes")
+    lo: bool | None = None  # false: of a static topic, a queue and offset of this broker's store
 
 
 class QueueOfGroup(Fields):
@@ -123,6 +124,7 @@ class QueueOfGroup(Fields):
     topic: str
     queue_id: int
     set_zero_if_not_found: bool | None = None
+    lo: bool | None = None
 
 
 class UpdateConsumerOffset(Fields):
@@ -132,6 +134,7 @@ class UpdateConsumerOffset(Fields):
     topic: str
     queue_id: int | None = None
     commit_offset: int | None = None
+    lo: bool | None = None
 
 
 class QueueOfTopic(Fields):
@@ -139,6 +142,7 @@ class QueueOfTopic(Fields):
 
     topic: str
     queue_id: int
+    lo: bool | None = None
 
 
 class SearchOffset(Fields):
@@ -149,6 +153,7 @@ class SearchOffset(Fields):
     timestamp: int
     boundary_type: str | None = None
     lite_topic: str | None = None
+    lo: bool | None = None
 
 
 class RecallMessage(Fields):
@@ -238,7 +243,8 @@ class ConsumeMessageDirectly(Fields):
 
 
 class CreateTopic(Fields):
-    """UPDATE_AND_CREATE_TOPIC (17). Go and C++ leave some keys out."""
+    """UPDATE_AND_CREATE_TOPIC (17), UPDATE_AND_CREATE_STATIC_TOPIC (513). Go and C++ leave some
+    keys out."""
 
     topic: str
     default_topic: str | None = None
@@ -257,6 +263,7 @@ class TopicName(Fields):
     QUERY_TOPIC_CONSUME_BY_WHO (300), REGISTER_TOPIC_IN_NAMESRV (217)."""
 
     topic: str
+    lo: bool | None = None
 
 
 class TablePage(Fields):
@@ -533,6 +540,7 @@ REQUESTS: Final[dict[int, tuple[str, type[Fields]]]] = {
     353: ("UPDATE_AND_GET_GROUP_FORBIDDEN", GroupForbidden),
     361: ("LITE_PULL_MESSAGE", PullMessage),
     370: ("RECALL_MESSAGE", RecallMessage),
+    513: ("UPDATE_AND_CREATE_STATIC_TOPIC", CreateTopic),
     901: ("GET_BROKER_MEMBER_GROUP", BrokerMemberGroup),
     904: ("BROKER_HEARTBEAT", BrokerHeartbeat),
     907: ("GET_BROKER_HA_STATUS", NoFields),

@@ -1,0 +1,1 @@
+"""Static topics (logical queues): a fixed number of queues that can move from broker to broker."""
