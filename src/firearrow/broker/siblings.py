@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
-from firearrow.config import ConfigError, parse_addresses
+from firearrow.config_values import ConfigError, parse_addresses
 from firearrow.model.clock import Clock
 from firearrow.model.network import Network
 from firearrow.protocol.remoting.headers import Header
