@@ -22,6 +22,7 @@ import (
 // What brokers do for any client, and what an operator does to it meanwhile.
 
 const (
+	queryOffsetCode  = 14
 	createTopicCode  = 17
 	brokerConfigCode = 25
 	resetOffsetCode  = 222
@@ -132,7 +133,13 @@ func resetOffsets(w *world) (string, error) {
 	if err := b.expect(all); err != nil {
 		return "", err
 	}
-	time.Sleep(6 * time.Second) // the client commits every 5 s
+	asked := map[string]string{"topic": topic, "consumerGroup": group, "queueId": "0", "setZeroIfNotFound": "false"}
+	if err := await("a committed offset", func() bool {
+		code, err := w.operate(queryOffsetCode, asked, "")
+		return err == nil && code == 0
+	}); err != nil {
+		return "", err
+	}
 	fields := map[string]string{"topic": topic, "group": group, "isForce": "true",
 		"timestamp": strconv.FormatInt(middle, 10)}
 	// The way before RocketMQ 5: the broker tells the client, which waits 10 s.
@@ -154,7 +161,7 @@ func resetOffsets(w *world) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Offline: to an offset, then to the end.
+	// Offline: to an offset.
 	fields["queueId"], fields["offset"] = "0", "8"
 	if err := w.succeed(resetOffsetCode, fields, ""); err != nil {
 		return "", err
@@ -163,9 +170,12 @@ func resetOffsets(w *world) (string, error) {
 	if c, err = w.push(group, topic, everything, receive(b)); err != nil {
 		return "", err
 	}
-	err = b.expect(all[8:])
-	c.Shutdown()
-	return "", err
+	defer c.Shutdown()
+	// Its first pull is told of the offset; then this client waits 10 s, and for its next turn.
+	if err := awaitFor(3*patience, "what is behind the offset", func() bool { return len(b.all()) >= 2 }); err != nil {
+		return "", err
+	}
+	return "", b.expect(all[8:])
 }
 
 func sameBodies(what string, got []*primitive.MessageExt, want []string) error {
@@ -185,7 +195,11 @@ func trace(w *world) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	traced := &primitive.TraceConfig{Access: primitive.Local, Resolver: w.resolver()}
+	log, err := w.topic("trace-log", 1) // this client looks for its route before it traces
+	if err != nil {
+		return "", err
+	}
+	traced := &primitive.TraceConfig{Access: primitive.Local, Resolver: w.resolver(), TraceTopic: log}
 	p, err := w.producer(producer.WithTrace(traced))
 	if err != nil {
 		return "", err
@@ -205,7 +219,7 @@ func trace(w *world) (string, error) {
 		return "", err
 	}
 	traces := &inbox{}
-	reader, err := w.pushInto(traces, "RMQ_SYS_TRACE_TOPIC", everything)
+	reader, err := w.pushInto(traces, log, everything)
 	if err != nil {
 		return "", err
 	}
