@@ -30,7 +30,8 @@ class PopOffsets:
         self._settings = settings
         self._store = store
         self._offsets = offsets
-        self._ahead: dict[Queue, int] = {}  # popped, and not known to be on disk
+        # Popped, and not known to be on disk: up to where, and the end of the check point.
+        self._ahead: dict[Queue, tuple[int, int]] = {}
 
     def begin(self, queue: Queue, *, from_min: bool) -> int:
         """The offset to pop from; a group that is new to the queue gets its first offset."""
@@ -52,7 +53,7 @@ class PopOffsets:
         if offset is None or offset < 0:
             return None
         if self._ahead:
-            return max(offset, self._ahead.get(queue, -1))
+            return max(offset, self._ahead.get(queue, (-1, 0))[0])
         return offset
 
     def _first(self, topic: str, queue_id: int, *, from_min: bool) -> int:
@@ -108,13 +109,15 @@ class PopOffsets:
         if self._settings.flush_disk_type == "ASYNC_FLUSH":
             self._offsets.commit(*queue, offset)
             return
-        self._ahead[queue] = offset
+        self._ahead[queue] = offset, end
         self._store.when_durable(end, partial(self._safe, queue, offset))
 
     def _safe(self, queue: Queue, offset: int, durable: bool) -> None:
-        ahead = self._ahead.get(queue)
-        if ahead is None or offset > ahead:
+        ahead, end = self._ahead.get(queue, (-1, 0))
+        if offset > ahead:
             return  # reset meanwhile
         self._offsets.commit_noted(*queue, offset)
         if offset == ahead:
             del self._ahead[queue]
+        else:  # somebody popped on meanwhile: the newest note counts
+            self._offsets.note_ahead(*queue, ahead, end)

@@ -270,6 +270,28 @@ def test_a_kill_before_the_answer_of_a_pop_hands_nothing_out_twice(tmp_path: Pat
     world.stop()
 
 
+def test_a_kill_between_the_flushes_of_two_pops_hands_nothing_out_twice(tmp_path: Path) -> None:
+    """The first flush lets the offset move on, but not back from what the second pop noted."""
+    world = World(tmp_path, BrokerSettings(flush_disk_type="SYNC_FLUSH"))
+    client, other = world.connect(), world.connect()
+    for _ in range(2):
+        client.send(310, send_fields(TOPIC))
+    world.clock.advance(0)
+    world.background.eager = False
+    client.send(POP, pop_fields(maxMsgNums=1))
+    world.clock.advance(0)  # its flush begins
+    other.send(POP, pop_fields(maxMsgNums=1))
+    world.background.run()
+    assert len(client.received()) == 3
+    assert other.received() == []
+    world.store.disk.unlock()  # the process is gone
+    world = World(tmp_path, clock=VirtualClock(world.clock.now_ms()))
+    client = world.connect()
+    assert pop(client) == []
+    assert len(drain(world, client, 60)) == 2
+    world.stop()
+
+
 def test_a_pop_whose_check_point_is_lost_with_the_power_is_none(tmp_path: Path) -> None:
     """Its note is on the disk, and must not count: nobody would give the message again."""
     world = World(tmp_path, BrokerSettings(flush_disk_type="SYNC_FLUSH"))
