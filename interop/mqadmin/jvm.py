@@ -42,6 +42,7 @@ class Mqadmin:
         command = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx256m"]
         command += [f"-Duser.home={home}", f"-Drocketmq.client.logRoot={home}/logs"]
         command += [f"-Drocketmq.home.dir={home}", f"-Drocketmq.namesrv.addr={namesrv}"]
+        command += [f"-Djava.io.tmpdir={home}"]  # for the mappings that it moved, before and after
         # A consumer shares out its new retry topic when it looks the next time, after 20 s else.
         command += ["-Drocketmq.client.rebalance.waitInterval=1000"]
         command += ["-cp", f"{compile_runner()}:{jars()}/*", "Mqadmin"]
