@@ -52,6 +52,7 @@ class Book:
         self.owned: list[Ownership] = []
         self.over: dict[bytes, Over] = {}
         self.maybe_over: set[bytes] = set()  # too late, or never answered
+        self.changing: set[bytes] = set()  # changes of the invisible time that were never answered
         self.batches: list[Batch] = []
 
 
@@ -144,7 +145,9 @@ class Popper(Worker):
         old_until_ms = ownership.until_ms
         ownership.until_ms = min(now_ms(), old_until_ms)  # unless the change is answered in time
         invisible_ms = self._rng.choice((0, 300, 2500))
+        self._book.changing.add(message.body)
         assert change(self, message, invisible_ms).code == codes.SUCCESS
+        self._book.changing.discard(message.body)
         if now_ms() < old_until_ms:
             changed = own(message)
             self._book.owned.append(changed)
