@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CHUNK_BYTES = 1024 * 1024
+# A larger machine would be filled for minutes; it is seldom one that gets its memory page by page.
+_FILLED_BYTES_MAX = 64 * 1024**3
 _DIRECTORY = Path(__file__).parent / "build"
 
 
@@ -31,7 +33,7 @@ def filled_page_cache() -> Iterator[Callable[[], None]]:
 
 
 def _read_hole(descriptor: int) -> None:
-    size = _available_bytes()
+    size = min(_available_bytes(), _FILLED_BYTES_MAX)
     os.ftruncate(descriptor, size)
     buffer = bytearray(_CHUNK_BYTES)
     for position in range(0, size, _CHUNK_BYTES):

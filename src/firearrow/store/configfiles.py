@@ -80,7 +80,10 @@ class ConfigFiles:
             if self._disk.size(candidate) <= 0:
                 continue
             try:
-                return lenient_json.loads(self._disk.read(candidate), None)
+                found = lenient_json.loads(self._disk.read(candidate), None)
+                if isinstance(found, dict):
+                    return found
+                raise ValueError("it is no object")
             except ValueError as error:
                 unreadable = unreadable or str(error)
                 log.error("%s is unreadable: %s", candidate, error)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from tests.support.brokers import World
+
+from firearrow.store.configfiles import ConfigUnreadable
 
 SYNC_S = 0.015  # of a slow disk
 
@@ -70,4 +73,27 @@ def test_what_is_noted_while_a_large_table_is_saved_survives_a_kill(tmp_path: Pa
     again = World(tmp_path)
     assert {again.core.offsets.find(topic, "group", 0) for topic in noted} == {7}
     assert again.core.offsets.find("topic5", "group", 0) == 1
+    again.stop()
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "7", '"text"', '{"topicConfig'])
+def test_what_is_no_table_stops_the_start_and_says_so(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "config" / "topics.json"
+    World(tmp_path).stop()
+    path.write_text(content)
+    path.with_name("topics.json.bak").unlink(missing_ok=True)
+    with pytest.raises(ConfigUnreadable, match=r"topics\.json is unreadable.*repair it, or remove"):
+        World(tmp_path)
+    assert path.read_text() == content
+
+
+def test_the_copy_of_a_table_takes_its_place(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.connect().produce("kept")
+    world.stop()
+    path = tmp_path / "config" / "topics.json"
+    path.with_name("topics.json.bak").write_bytes(path.read_bytes())
+    path.write_text("[]")
+    again = World(tmp_path)
+    assert "kept" in again.core.topics.table
     again.stop()
