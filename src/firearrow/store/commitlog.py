@@ -328,9 +328,10 @@ class CommitLog:
         start = phy - file.start
         return file.buffer[start : start + size]
 
-    def record_at(self, phy: int) -> bytes | None:
-        """The whole record that starts at ``phy``, if one does."""
-        head = self.slice(phy, 36)
+    def record_at(self, phy: int, size: int | None = None) -> bytes | None:
+        """The whole record that starts at ``phy``, if one does; ``size``: what it should have."""
+        expected = size or 36
+        head = self.slice(phy, expected) or self.slice(phy, 36)
         if len(head) < 36:
             return None
         size, magic = _SIZE_MAGIC.unpack_from(head)
@@ -338,7 +339,7 @@ class CommitLog:
             return None
         if _I8.unpack_from(head, PHYSICAL_OFFSET_AT)[0] != phy:
             return None
-        data = self.slice(phy, size)
+        data = head if size == expected else self.slice(phy, size)
         return data if len(data) == size else None
 
     def store_time(self, phy: int) -> int:

@@ -106,7 +106,7 @@ class FileStore:
             self.flusher.wait(end, done)
 
     def record(self, physical_offset: int, size: int | None = None) -> bytes | None:
-        return self.log.record_at(physical_offset)
+        return self.log.record_at(physical_offset, size)
 
     def queues(self) -> Iterator[tuple[str, int]]:
         return iter([*self.table, *self.dispatcher.batches])

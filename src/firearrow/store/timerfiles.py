@@ -21,7 +21,15 @@ from typing import Final
 
 from firearrow.model.background import Background
 from firearrow.store.disk import Disk
-from firearrow.store.timerapi import EMPTY, NONE, QueueOffsetOf, Slot, Unit
+from firearrow.store.timerapi import (
+    EMPTY,
+    MAGIC_DELETE,
+    MAGIC_ROLL,
+    NONE,
+    QueueOffsetOf,
+    Slot,
+    Unit,
+)
 from firearrow.store.timerlog import TimerLog
 from firearrow.store.timerwheel import SLOT_BYTES, TimerWheel
 
@@ -50,6 +58,7 @@ class TimerFiles:
         self._version = (0, 0, 0)
         self._saved: tuple[int, int, int] | None = None
         self._saving = False
+        self._newest: tuple[int, Slot] = (NONE, EMPTY)  # the slot that the last unit went into
 
     @property
     def used(self) -> bool:
@@ -140,12 +149,16 @@ class TimerFiles:
     def add(
         self, magic: int, now_ms: int, slot_ms: int, phy: int, size: int, topic_hash: int
     ) -> None:
-        slot = self.wheel.slot(slot_ms)
+        slot = self._newest[1] if self._newest[0] == slot_ms else self.wheel.slot(slot_ms)
         position = self.log.append(slot.last, magic, now_ms, slot_ms, phy, size, topic_hash)
-        unit = Unit(position, slot.last, magic, now_ms, slot_ms, phy, size)
-        first = position if slot.first == NONE else slot.first
-        count = slot.units + (-1 if unit.deletes else 1)
-        self.wheel.put(slot_ms, Slot(first, position, count))
+        deletes = magic & MAGIC_DELETE and not magic & MAGIC_ROLL
+        slot = Slot(
+            position if slot.first == NONE else slot.first,
+            position,
+            slot.units + (-1 if deletes else 1),
+        )
+        self.wheel.put(slot_ms, slot)
+        self._newest = slot_ms, slot
 
     def slot(self, slot_ms: int) -> Slot:
         return self.wheel.slot(slot_ms)

@@ -10,19 +10,16 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Final, Protocol
 
-from firearrow.codec.hashes import java_hash
-from firearrow.codec.numbers import INT32_MAX, whole_number
-from firearrow.codec.properties import format_properties, parse_properties
-from firearrow.codec.record import Record, RecordError, decode_record
+from firearrow.codec.properties import find_property, parse_properties
+from firearrow.codec.record import Record, RecordError, decode_record, record_properties
 from firearrow.features.timer.due import TimerSettings, precision_ms
 from firearrow.features.timer.pending import FILE, PendingCounts
 from firearrow.features.timer.recall import DELETE_KEY, delete_key
+from firearrow.features.timer.records import message_again, readable, real_topic, time_of
 from firearrow.model import names
 from firearrow.model.clock import Clock, Timer
-from firearrow.model.message import Message
 from firearrow.store.api import PutStatus, Store
 from firearrow.store.timerapi import (
     MAGIC_DEFAULT,
@@ -45,14 +42,12 @@ BATCH: Final = 64
 WHEEL_SLOTS: Final = 7 * 24 * 3600
 BLANK_SLOTS: Final = 60
 NEVER_IN_WHEEL: Final = str(2**63 - 1)
+_DELETE_NAME: Final = DELETE_KEY.encode()
 _GIVE_UP: Final = frozenset({PutStatus.MESSAGE_ILLEGAL, PutStatus.PROPERTIES_SIZE_EXCEEDED})
 
 
 class WheelSettings(TimerSettings, Protocol):
     timer_roll_window_slot: int
-
-
-_hash = lru_cache(maxsize=1024)(java_hash)  # of topics
 
 
 class Clockwork:
@@ -73,6 +68,7 @@ class Clockwork:
         self._firing: Iterator[bool] | None = None
         self._turn: Timer | None = None
         self._turn_at_s = 0.0
+        self._called = False  # the next turn is at once
 
     # -- life
 
@@ -95,7 +91,7 @@ class Clockwork:
         else:
             files.read_ms = now
         self._running = True
-        store.on_arrival(lambda *_: self._wake_in(0.0), names.TIMER_TOPIC)
+        store.on_arrival(self._arrived, names.TIMER_TOPIC)
         self._wake_in(0.0)
         self._clock.call_later(SAVE_S, self._save_tick)
         self._clock.call_later(CLEAN_S, self._clean_tick)
@@ -145,6 +141,13 @@ class Clockwork:
 
     # -- turns
 
+    def _arrived(
+        self, topic: str, queue_id: int, offset: int, tags_code: int, phy: int, size: int
+    ) -> None:
+        if not self._called:
+            self._called = self._running
+            self._wake_in(0.0)
+
     def _wake_in(self, delay_s: float) -> None:
         if not self._running:
             return
@@ -159,6 +162,7 @@ class Clockwork:
     def _work(self) -> None:
         """One turn: take in what came, deliver what is due, then sleep until the next tick."""
         self._turn = None
+        self._called = False
         if not self._running:
             return
         stop_s = self._clock.monotonic() + TURN_S
@@ -192,40 +196,53 @@ class Clockwork:
                 )
             for entry in entries:
                 data = store.record(entry.physical_offset, entry.size)
-                record = _readable(data, entry.physical_offset)
-                if record is not None and not self._take(record):
+                if data is not None and not self._take(data, entry.physical_offset):
                     return True  # it cannot be delivered now: try again later
                 files.queue_offset = entry.offset + 1
             if self._clock.monotonic() >= stop_s:
                 return False
         return True
 
-    def _take(self, record: Record) -> bool:
-        properties = parse_properties(record.properties)
-        out_ms = whole_number(properties.get("TIMER_OUT_MS", ""))
+    def _take(self, data: bytes, phy: int) -> bool:
+        """Of the message at ``phy`` only what says when it is due is looked at: most are
+        acknowledgements, of which there are as many as messages."""
+        try:
+            properties = record_properties(data)
+        except IndexError:
+            readable(data, phy)
+            return True
+        out_ms = time_of(find_property(properties, b"TIMER_OUT_MS"))
         if out_ms is None:
-            log.error("a timed message at %d has no time and is left out", record.physical_offset)
+            log.error("a timed message at %d has no time and is left out", phy)
             return True
         slot_ms = self._floor(out_ms)
-        if not self._files.used:
-            self._files.read_ms = min(max(slot_ms, self._oldest_ms()), self._write_ms)
+        files = self._files
+        if not files.used:
+            files.read_ms = min(max(slot_ms, self._oldest_ms()), self._write_ms)
         if slot_ms < self._next_slot_ms():
-            return self._give_back(record, properties, NEVER_IN_WHEEL, rolls=False)
+            return self._give_back_late(data, phy)
         magic = MAGIC_DEFAULT
-        window = self._roll_window_ms()
+        window = self._roll_window_ms
         if slot_ms - self._write_ms >= window:
             magic |= MAGIC_ROLL
             short = slot_ms - self._write_ms - window < window // 3
             slot_ms = self._write_ms + (self._floor(window // 2) if short else window)
-        if DELETE_KEY in properties:
+        if find_property(properties, _DELETE_NAME) is not None:
             magic |= MAGIC_DELETE
-        topic = properties.get("REAL_TOPIC", "")
-        self._files.add(
-            magic, self._write_ms, slot_ms, record.physical_offset, record.size, _hash(topic)
-        )
-        self._busy_until_ms = max(self._busy_until_ms, slot_ms)
+        topic, topic_hash = real_topic(find_property(properties, b"REAL_TOPIC"))
+        files.add(magic, self._write_ms, slot_ms, phy, len(data), topic_hash)
+        if slot_ms > self._busy_until_ms:
+            self._busy_until_ms = slot_ms
         self.pending.add(topic, -1 if magic & MAGIC_DELETE else 1, self._clock.now_ms())
         return True
+
+    def _give_back_late(self, data: bytes, phy: int) -> bool:
+        """It came after its slot was delivered."""
+        record = readable(data, phy)
+        if record is None:
+            return True
+        properties = parse_properties(record.properties)
+        return self._give_back(record, properties, NEVER_IN_WHEEL, rolls=False)
 
     def _oldest_ms(self) -> int:
         """The slot before which the read clock does not go."""
@@ -239,6 +256,7 @@ class Clockwork:
             return self._files.read_ms
         return self._files.read_ms + self._precision
 
+    @property
     def _roll_window_ms(self) -> int:
         slots = self._settings.timer_roll_window_slot
         if not 2 <= slots <= WHEEL_SLOTS - BLANK_SLOTS:
@@ -320,7 +338,7 @@ class Clockwork:
 
     def _record(self, unit: Unit) -> Record | None:
         data = self._store.record(unit.physical_offset, unit.size)
-        return _readable(data, unit.physical_offset)
+        return readable(data, unit.physical_offset)
 
     def _give_back(
         self, record: Record, properties: dict[str, str], enqueue_ms: str, *, rolls: bool
@@ -328,7 +346,7 @@ class Clockwork:
         """Store the message again, for its real topic or for another round; whether it is done."""
         if DELETE_KEY in properties and not rolls:
             return True  # a tombstone that came too late
-        message = _message_again(record, properties, enqueue_ms, self._clock.now_ms(), rolls)
+        message = message_again(record, properties, enqueue_ms, self._clock.now_ms(), rolls)
         if message is None:
             log.error(
                 "a timed message at %d has no destination and is left out", record.physical_offset
@@ -340,41 +358,3 @@ class Clockwork:
             log.error("a timed message for %s is dropped: %s", message.topic, put.reason)
             return True
         return put.physical_offset >= 0
-
-
-def _readable(data: bytes | None, physical_offset: int) -> Record | None:
-    """``None`` for a record that retention removed, or that is damaged."""
-    try:
-        return decode_record(data) if data is not None else None
-    except RecordError as error:
-        log.error("a timed message at %d is unreadable and left out: %s", physical_offset, error)
-        return None
-
-
-def _message_again(
-    record: Record, properties: dict[str, str], enqueue_ms: str, now_ms: int, rolls: bool
-) -> Message | None:
-    properties["TIMER_ENQUEUE_MS"] = enqueue_ms
-    properties["TIMER_DEQUEUE_MS"] = str(now_ms)
-    topic, queue_id = record.topic, str(record.queue_id)
-    if rolls:
-        times = whole_number(properties.get("TIMER_ROLL_TIMES", "0"), INT32_MAX)
-        properties["TIMER_ROLL_TIMES"] = str((times or 0) + 1)
-    else:
-        topic, queue_id = properties.get("REAL_TOPIC", ""), properties.get("REAL_QID", "")
-    number = whole_number(queue_id, INT32_MAX)
-    if not topic or number is None or number < 0:
-        return None
-    # Java keeps REAL_* in what it stores, and consumers may look at them.
-    return Message(
-        topic=topic,
-        queue_id=number,
-        body=record.body,
-        properties=format_properties(properties),
-        born_timestamp=record.born_timestamp,
-        born_host=record.born_host,
-        store_host=record.store_host,
-        flag=record.flag,
-        sys_flag=record.sys_flag,
-        reconsume_times=record.reconsume_times,
-    )
