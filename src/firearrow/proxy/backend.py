@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from firearrow.features.pop.handles import Handle
 from firearrow.model.group import Group
 from firearrow.model.topic import Topic
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
@@ -75,6 +76,12 @@ class Channel(Protocol):
         done: Done,
     ) -> None:
         """Send a message: as ``call`` with SEND_MESSAGE_V2."""
+
+    def acknowledge(
+        self, topic: str, group: str, handle: Handle, timeout_s: float, done: Done
+    ) -> None:
+        """Acknowledge a message of the stored ``topic`` at its broker: as ``call`` with
+        ACK_MESSAGE."""
 
     def poll(
         self,

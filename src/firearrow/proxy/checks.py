@@ -75,7 +75,11 @@ def topic_name(topic: v2.Resource) -> str:
     Raises:
         Refusal: ILLEGAL_TOPIC.
     """
-    name = topic.name
+    return topic_named(topic.name)
+
+
+def topic_named(name: str) -> str:
+    """The same, of a name that was read already."""
     error = _topic_fault(name)
     if error is not None:
         raise Refusal(v2.ILLEGAL_TOPIC, error)
@@ -88,7 +92,11 @@ def group_name(group: v2.Resource) -> str:
     Raises:
         Refusal: ILLEGAL_CONSUMER_GROUP.
     """
-    name = group.name
+    return group_named(group.name)
+
+
+def group_named(name: str) -> str:
+    """The same, of a name that was read already."""
     error = _group_fault(name)
     if error is not None:
         raise Refusal(v2.ILLEGAL_CONSUMER_GROUP, error)

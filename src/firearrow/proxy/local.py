@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from firearrow.codec.addresses import pack_address
+from firearrow.features.pop.handles import Handle
 from firearrow.model.clock import Clock, Timer
 from firearrow.model.group import Group
 from firearrow.model.topic import Topic
@@ -19,6 +20,7 @@ from firearrow.protocol.remoting.command import (
     Request,
 )
 from firearrow.protocol.remoting.headers import Header, decode_frame
+from firearrow.protocol.remoting.pop_requests import ACK_MESSAGE, AckMessage
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
 from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, Done
@@ -66,6 +68,12 @@ class LocalChannel:
         done: Done,
     ) -> None:
         self._line.ask(SEND_MESSAGE_V2, fields, body, timeout_s, done)
+
+    def acknowledge(
+        self, topic: str, group: str, handle: Handle, timeout_s: float, done: Done
+    ) -> None:
+        fields = AckMessage(group, topic, handle.queue_id, "", handle.offset, None, handle)
+        self._line.ask(ACK_MESSAGE, fields, b"", timeout_s, done)
 
     def poll(
         self,

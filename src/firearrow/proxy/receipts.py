@@ -6,7 +6,8 @@ message's lite topic: not every client tells it when it acknowledges.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from firearrow.features.pop.handles import (
     Handle,
@@ -18,6 +19,7 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.proxy.refusal import Refusal
 
 _FIELDS = 9
+POPS_KNOWN_MAX: Final = 1024
 
 
 class Receipt(NamedTuple):
@@ -59,15 +61,46 @@ def parse_receipt(text: str) -> Receipt:
     Raises:
         Refusal: it cannot be read.
     """
+    # What messages of one pop and queue have in common is read once.
+    pieces = text.rsplit(" ", 2)
+    if len(pieces) == 3:
+        common, offset, physical = pieces
+        known = _common(common)
+        if known is not None and _plain(offset) and _plain(physical):
+            return Receipt(Handle(*known, int(offset)), int(physical))
     fields = text.split(" ")
     try:
         if len(fields) < _FIELDS - 1:
             raise HandleError(f"the receipt handle has {len(fields)} fields, not {_FIELDS}")
         handle = parse_handle(text)
-        physical = int(fields[_FIELDS - 1]) if len(fields) >= _FIELDS else -1
+        physical_offset = int(fields[_FIELDS - 1]) if len(fields) >= _FIELDS else -1
     except ValueError as error:
         raise Refusal(v2.INVALID_RECEIPT_HANDLE, str(error)) from None
-    return Receipt(handle, physical, fields[_FIELDS] if len(fields) > _FIELDS else "")
+    return Receipt(handle, physical_offset, fields[_FIELDS] if len(fields) > _FIELDS else "")
+
+
+def _plain(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) < 19
+
+
+@lru_cache(maxsize=POPS_KNOWN_MAX)
+def _common(text: str) -> tuple[int, int, int, int, str, str, int] | None:
+    """A handle up to its queue; ``None`` where it is anything else."""
+    if text.count(" ") != _FIELDS - 3:
+        return None
+    try:
+        handle = parse_handle(text)
+    except HandleError:
+        return None
+    return (
+        handle.start_offset,
+        handle.pop_ms,
+        handle.invisible_ms,
+        handle.revive_queue,
+        handle.retry_flag,
+        handle.broker_name,
+        handle.queue_id,
+    )
 
 
 def unexpired(receipt: Receipt, now_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""ReceiveMessage, AckMessage, ChangeInvisibleDuration, ForwardMessageToDeadLetterQueue."""
+"""ReceiveMessage, ChangeInvisibleDuration, ForwardMessageToDeadLetterQueue."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from firearrow.model.group import Group
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
-from firearrow.protocol.grpc.protobuf import part
 from firearrow.protocol.remoting.headers import Header
 from firearrow.protocol.remoting.lite_requests import POP_LITE_MESSAGE
 from firearrow.proxy import checks, lite
-from firearrow.proxy.backend import Backend, BrokerTopic, missing
+from firearrow.proxy.acknowledging import Acknowledging, result_of
+from firearrow.proxy.backend import Backend, BrokerTopic, Done, missing
 from firearrow.proxy.checks import milliseconds
 from firearrow.proxy.clients import Client, Clients
 from firearrow.proxy.delivering import Receive, end_receive
 from firearrow.proxy.flow import Flow
 from firearrow.proxy.inflight import RENEW_INVISIBLE_MS, Inflight, Renewals
-from firearrow.proxy.receipts import Receipt, parse_receipt, unexpired
-from firearrow.proxy.refusal import OK, Refusal, of_remoting, status
-from firearrow.proxy.sending import CALL_S, overall
+from firearrow.proxy.receipts import Receipt, unexpired
+from firearrow.proxy.refusal import Refusal, status
+from firearrow.proxy.sending import CALL_S
 
 POP_MESSAGE: Final = 200050
-ACK_MESSAGE: Final = 200051
 CHANGE_INVISIBLE: Final = 200053
 SEND_BACK: Final = 36
 
@@ -47,6 +46,8 @@ class Receiving:
         self._backend = backend
         self._clock = clock
         self.renewals = Renewals(clock, self._renew)
+        self._acks = Acknowledging(clients, clock, self.renewals)
+        self.ack = self._acks.ack
         self._waiting: set[Receive] = set()  # for a broker's answer
         self._leaving = False
 
@@ -148,60 +149,11 @@ class Receiving:
 
     # -- AckMessage
 
-    def ack(self, call: Call, request: rpc.AckMessageRequest) -> None:
-        client = self._clients.of(call)
-        topic = checks.topic_name(request.topic)
-        group = checks.group_name(request.group)
-        entries = list(request.entries)
-        if not entries:
-            raise Refusal(v2.INTERNAL_SERVER_ERROR, "ack message result is empty")
-        results: dict[int, v2.Status] = {}
-        now_ms = self._clock.now_ms()
-
-        def done(index: int, result: v2.Status) -> None:
-            results[index] = result
-            if len(results) == len(entries):
-                call.answer(_acknowledged(entries, [results[n] for n in range(len(entries))]))
-
-        for number, entry in enumerate(entries):
-            try:
-                receipt = self._receipt(
-                    client, group, entry.message_id, entry.receipt_handle, entry.lite_topic
-                )
-                unexpired(receipt, now_ms)
-                self.acknowledge(client, group, topic, receipt, _Indexed(number, done))
-            except Refusal as refusal:
-                done(number, refusal.status)
-
-    def _receipt(
-        self, client: Client, group: str, message_id: str, text: str, lite_topic: str
-    ) -> Receipt:
-        """The newest receipt of the message; it is renewed no longer."""
-        receipt = parse_receipt(text)
-        if lite_topic and not receipt.lite_topic:  # another proxy's
-            receipt = receipt._replace(lite_topic=lite_topic)
-        return self.renewals.take(client.client_id, group, message_id, receipt)
-
     def acknowledge(
-        self, client: Client, group: str, topic: str, receipt: Receipt, done: _Indexed | None
+        self, client: Client, group: str, topic: str, receipt: Receipt, done: Done | None
     ) -> None:
-        """Acknowledge at the broker; ``done`` hears how it went."""
-        handle = receipt.handle
-        ext = {
-            "consumerGroup": group,
-            "topic": receipt.topic(topic, group),
-            "queueId": str(handle.queue_id),
-            "extraInfo": handle.text(),
-            "offset": str(handle.offset),
-        }
-        if receipt.lite_topic:
-            ext["liteTopic"] = receipt.lite_topic
-
-        def answered(header: Header | None, body: bytes) -> None:
-            if done is not None:
-                done(_result(header, "ack failed: status is abnormal"))
-
-        client.channel.call(handle.broker_name, ACK_MESSAGE, ext, b"", CALL_S, answered)
+        """See ``Acknowledging``."""
+        self._acks.acknowledge(client, group, topic, receipt, done)
 
     # -- ChangeInvisibleDuration
 
@@ -216,7 +168,7 @@ class Receiving:
                 f"the invisible time of {invisible_ms} ms is not within 0 and "
                 f"{checks.INVISIBLE_MS_MAX}",
             )
-        receipt = self._receipt(
+        receipt = self._acks.newest(
             client, group, request.message_id, request.receipt_handle, request.lite_topic
         )
         unexpired(receipt, self._clock.now_ms())
@@ -269,7 +221,7 @@ class Receiving:
         topic = checks.topic_name(request.topic)
         group = checks.group_name(request.group)
         if request.receipt_handle:
-            receipt = self._receipt(
+            receipt = self._acks.newest(
                 client, group, request.message_id, request.receipt_handle, request.lite_topic
             )
         else:
@@ -304,48 +256,12 @@ class Receiving:
         }
 
         def answered(header: Header | None, body: bytes) -> None:
-            result = _result(header, "")
+            result = result_of(header, "")
             if result.code == v2.OK:
                 self.acknowledge(client, group, topic, receipt, None)
             done(result)
 
         client.channel.call(receipt.handle.broker_name, SEND_BACK, ext, b"", CALL_S, answered)
-
-
-class _Indexed:
-    """A callback that knows which entry it is for."""
-
-    def __init__(self, index: int, done: Any) -> None:
-        self._index = index
-        self._done = done
-
-    def __call__(self, result: v2.Status) -> None:
-        self._done(self._index, result)
-
-
-# Encoded by hand: that is several times faster than to put messages together.
-_Response, _Result = rpc.AckMessageResponse, rpc.AckMessageResultEntry
-_OVERALL_OK: Final = part(_Response.STATUS_FIELD_NUMBER, OK.SerializeToString())
-_RESULT_OK: Final = part(_Result.STATUS_FIELD_NUMBER, OK.SerializeToString())
-
-
-def _acknowledged(entries: list[rpc.AckMessageEntry], results: list[v2.Status]) -> bytes:
-    total = overall(results)
-    pieces = [
-        _OVERALL_OK
-        if total is OK
-        else part(_Response.STATUS_FIELD_NUMBER, total.SerializeToString())
-    ]
-    for entry, result in zip(entries, results, strict=True):
-        fields = (
-            part(_Result.MESSAGE_ID_FIELD_NUMBER, entry.message_id.encode()),
-            part(_Result.RECEIPT_HANDLE_FIELD_NUMBER, entry.receipt_handle.encode()),
-            _RESULT_OK
-            if result is OK
-            else part(_Result.STATUS_FIELD_NUMBER, result.SerializeToString()),
-        )
-        pieces.append(part(_Response.ENTRIES_FIELD_NUMBER, b"".join(fields)))
-    return b"".join(pieces)
 
 
 def _invisible_ms(request: rpc.ReceiveMessageRequest) -> int:
@@ -380,13 +296,6 @@ def _readable(places: list[BrokerTopic], broker_name: str, topic: str) -> Broker
     if not readable:
         raise Refusal(v2.FORBIDDEN, "no readable queue")
     return next((p for p in readable if p.broker_name == broker_name), readable[0])
-
-
-def _result(header: Header | None, text: str) -> v2.Status:
-    if header is not None and header.code == codes.SUCCESS:
-        return OK
-    refusal = of_remoting(header.code if header else -1, header.remark if header else None)
-    return status(refusal.code, refusal.text or text)
 
 
 def _changed(receipt: Receipt, header: Header | None) -> Receipt | None:

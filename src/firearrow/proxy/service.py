@@ -20,6 +20,7 @@ from firearrow.protocol.remoting.lite_requests import NOTIFY_UNSUBSCRIBE_LITE
 from firearrow.protocol.remoting.requests import CHECK_TRANSACTION_STATE
 from firearrow.protocol.remoting.session import Route
 from firearrow.proxy import checks, lite, topics
+from firearrow.proxy.acknowledging import read_acks
 from firearrow.proxy.admin.brokers import Brokers
 from firearrow.proxy.admin.inspection import Inspection
 from firearrow.proxy.admin.service import Admin
@@ -109,7 +110,6 @@ class Proxy:
                 rpc.QueryAssignmentResponse,
                 self._query_assignment,
             ),
-            "AckMessage": (rpc.AckMessageRequest, rpc.AckMessageResponse, receiving.ack),
             "ForwardMessageToDeadLetterQueue": (
                 rpc.ForwardMessageToDeadLetterQueueRequest,
                 rpc.ForwardMessageToDeadLetterQueueResponse,
@@ -139,9 +139,12 @@ class Proxy:
             **self._pulling.unary(),
         }
         table = {
-            SERVICE + name: self._unary(request, response, handler)
+            SERVICE + name: self._unary(request.FromString, response, handler)
             for name, (request, response, handler) in unary.items()
         }
+        table[SERVICE + "AckMessage"] = self._unary(
+            read_acks, rpc.AckMessageResponse, receiving.ack
+        )
         table[SERVICE + "ReceiveMessage"] = Method(
             rpc.ReceiveMessageRequest.FromString, self._receive
         )
@@ -151,14 +154,19 @@ class Proxy:
         )
         admin = {**self.admin.unary(), **self._inspection.unary()}
         for name, (request, response, handler) in admin.items():
-            table[f"/{ADMIN_NAME}/{name}"] = self._unary(request, response, handler)
+            table[f"/{ADMIN_NAME}/{name}"] = self._unary(request.FromString, response, handler)
         services = [SERVICE_NAME, ADMIN_NAME, "grpc.health.v1.Health"]
         return {**table, **self.health.methods(), **Reflection(services).methods()}
 
-    def _unary(self, request: Any, response: Any, handler: Callable[[Call, Any], None]) -> Method:
+    def _unary(
+        self,
+        parse: Callable[[bytes], Any],
+        response: Any,
+        handler: Callable[[Call, Any], None],
+    ) -> Method:
         if self.authenticator is not None:
             handler = _behind(self.authenticator, handler)
-        return Method(request.FromString, _answering(handler, response))
+        return Method(parse, _answering(handler, response))
 
     # -- streams
 

@@ -12,7 +12,7 @@ from firearrow.features.pop import answers
 from firearrow.features.pop.acking import Acker, AckSettings, Outcome
 from firearrow.features.pop.assignment import Assignments, AssignmentSettings
 from firearrow.features.pop.checkpoints import ReviveTopic
-from firearrow.features.pop.handles import HandleError, parse_handle
+from firearrow.features.pop.handles import Handle, HandleError, parse_handle
 from firearrow.features.pop.offsets import OffsetSettings, PopOffsets, Queue
 from firearrow.features.pop.order import Orders
 from firearrow.features.pop.popping import MESSAGES_MAX, Pop, Popper, PopSettings
@@ -319,10 +319,12 @@ class PopRoom(BaseRoom):
         refusal = self.acker.check(fields.topic, fields.queue_id, fields.offset, above=1)
         if refusal is not None:
             return Reply(refusal.code, refusal.remark)
-        try:
-            handle = parse_handle(fields.extra_info, fields.queue_id)
-        except HandleError as error:
-            return Reply(codes.SYSTEM_ERROR, str(error))
+        handle = fields.handle
+        if handle.__class__ is not Handle:
+            try:
+                handle = parse_handle(fields.extra_info, fields.queue_id)
+            except HandleError as error:
+                return Reply(codes.SYSTEM_ERROR, str(error))
         return self._finish(
             request,
             self.acker.acknowledge(fields.topic, fields.consumer_group, fields.offset, handle),

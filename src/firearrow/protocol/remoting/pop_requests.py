@@ -5,7 +5,7 @@ Their codes do not fit 16 bits: clients with binary headers send them cut (see `
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from msgspec import field
 
@@ -48,6 +48,8 @@ class AckMessage(Fields):
     extra_info: str
     offset: int
     lite_topic: str | None = None
+    # In a request that comes from this process: the handle as a value, with no ``extra_info``.
+    handle: Any = field(default=None, name="-handle")
 
 
 class ChangeInvisibleTime(Fields):

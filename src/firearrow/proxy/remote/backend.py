@@ -8,12 +8,14 @@ from typing import Any, Final
 
 import msgspec
 
+from firearrow.features.pop.handles import Handle
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.model.network import Network
 from firearrow.protocol.remoting.headers import OURS, Header, Identity
 from firearrow.protocol.remoting.link import Link
+from firearrow.protocol.remoting.pop_requests import ACK_MESSAGE
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
 from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, Done
@@ -134,6 +136,19 @@ class RemoteChannel:
         values = msgspec.to_builtins(fields)
         ext = {name: _text(value) for name, value in values.items() if value is not None}
         self.call(broker_name, SEND_MESSAGE_V2, ext, body, timeout_s, done)
+
+    def acknowledge(
+        self, topic: str, group: str, handle: Handle, timeout_s: float, done: Done
+    ) -> None:
+        """See ``Channel``."""
+        ext = {
+            "consumerGroup": group,
+            "topic": topic,
+            "queueId": str(handle.queue_id),
+            "extraInfo": handle.text(),
+            "offset": str(handle.offset),
+        }
+        self.call(handle.broker_name, ACK_MESSAGE, ext, b"", timeout_s, done)
 
     def poll(
         self,
