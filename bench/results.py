@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import subprocess
+import sys
+import sysconfig
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -87,6 +89,18 @@ def _processor() -> str:
     return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "")
 
 
+def _interpreter() -> dict[str, Any]:
+    """How this Python was built, as far as it tells. A build without ``--enable-optimizations`` may
+    still use a profile (Debian's do, and do not say so), hence no ``false``."""
+    jit = getattr(sys, "_jit", None)
+    arguments = str(sysconfig.get_config_var("CONFIG_ARGS"))
+    return {
+        "python_build": f"{' '.join(platform.python_build())}, {platform.python_compiler()}",
+        "python_jit": jit is not None and jit.is_enabled(),
+        "python_optimizations": "--enable-optimizations" in arguments or None,
+    }
+
+
 def surroundings(java: str) -> dict[str, Any]:
     """Machine, versions and commit, for every line of a run."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -102,6 +116,7 @@ def surroundings(java: str) -> dict[str, Any]:
         },
         "versions": {
             "python": platform.python_version(),
+            **_interpreter(),
             "uvloop": version("uvloop"),
             "msgspec": version("msgspec"),
             "java": _output("java", "-version").split("\n", 1)[0],

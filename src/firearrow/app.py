@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from firearrow import config_file
+from firearrow import __version__, config_file
 from firearrow.assembly import (
     STORE_SETTINGS,
     assemble,
@@ -46,7 +46,7 @@ from firearrow.store.compaction.pairs import CompactionDamaged
 from firearrow.store.configfiles import ConfigUnreadable
 from firearrow.store.disk import RealDisk
 from firearrow.store.filestore import FileStore, StoreLocked
-from firearrow.transport import loop
+from firearrow.transport import interpreter, loop
 from firearrow.transport.limits import Limits
 from firearrow.transport.listener import Listener, PortBusy, listen_on
 from firearrow.transport.network import SocketNetwork
@@ -121,6 +121,7 @@ async def _serve(plan: Plan, started_s: float, say: Callable[[str], None]) -> No
         gc.freeze()
         elapsed = server.clock.monotonic() - started_s
         say(f"firearrow ready in {elapsed:.2f} s  {server.describe()}")
+        log.info("firearrow %s on %s", __version__, interpreter.describe())
         await stop.wait()
         log.info("stopping")
         await server.leave()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 import re
 import shutil
 import signal
@@ -50,6 +51,7 @@ def test_a_start_a_message_and_a_clean_stop(tmp_path: Path, number: int) -> None
         assert (tmp_path / "firearrow-store/abort").exists()
         assert program.stop(number) == 0
         assert not (tmp_path / "firearrow-store/abort").exists()
+        assert f"firearrow {__version__} on {platform.python_implementation()} " in program.err
         assert program.out.count("\n") == 1, "standard output has the ready line and nothing else"
         assert [line for line in program.err.splitlines() if not LOG_LINE.fullmatch(line)] == []
         assert "Traceback" not in program.err
