@@ -36,6 +36,79 @@ def test_a_timeout_that_is_none(grpc: GrpcWorld, timeout: str) -> None:
     assert stream.grpc_status == calls.INTERNAL
 
 
+def alike(stream_id: int, timeout: str, value: str) -> bytes:
+    """A whole call with an id and a timeout of its own, as literals that no table remembers."""
+    fields = [(":path", "/grpc.health.v1.Health/Check"), ("content-type", "application/grpc")]
+    own = [("x-mq-request-id", value), ("grpc-timeout", timeout)]
+    block = b"\x83\x86" + b"".join(
+        b"\x00" + b"".join(bytes((len(text),)) + text.encode() for text in field)
+        for field in (*fields, *own)
+    )
+    head = frame(HEADERS, END_HEADERS, stream_id, block)
+    return head + frame(DATA, END_STREAM, stream_id, EMPTY)
+
+
+def indexed(stream_id: int, timeout: str, value: str = "1", method: bytes = b"\x83") -> bytes:
+    """The same, with what stays in the table; the first call puts it there."""
+    path = b"/grpc.health.v1.Health/Check"
+    kept = b"\xbf\xbe"
+    if stream_id == 1:
+        kept = b"\x44" + bytes((len(path),)) + path + b"\x5f\x10application/grpc"
+    own = [("x-mq-request-id", value), ("grpc-timeout", timeout)]
+    block = method + b"\x86" + kept
+    for field in own:
+        block += b"\x00" + b"".join(bytes((len(text),)) + text.encode() for text in field)
+    head = frame(HEADERS, END_HEADERS, stream_id, block)
+    return head + frame(DATA, END_STREAM, stream_id, EMPTY)
+
+
+@pytest.mark.parametrize("call", [alike, indexed])
+def test_calls_that_are_alike(raw: Raw, call: Callable[..., bytes]) -> None:
+    answers = [raw.write(call(2 * number + 1, f"{number}S", f"{number}")) for number in range(9)]
+    assert len({tuple(payload for *_, payload in answer) for answer in answers}) == 1
+    assert [answer[0][2] for answer in answers] == [1, 3, 5, 7, 9, 11, 13, 15, 17]
+
+
+@pytest.mark.parametrize("timeout", ["5s", "x1", "-S"])
+def test_a_timeout_that_is_none_among_calls_that_are_alike(raw: Raw, timeout: str) -> None:
+    for stream_id in (1, 3, 5):
+        raw.write(indexed(stream_id, "5S"))
+    ((kind, flags, _, payload),) = raw.write(indexed(7, timeout))[:1]
+    assert kind == HEADERS
+    assert flags == END_HEADERS | END_STREAM
+    assert dict(raw.decoder.decode(payload, raw=True))[b"grpc-status"] == b"13"
+    assert [kind for kind, *_ in raw.write(indexed(9, "5S"))] == [HEADERS, DATA, HEADERS]
+
+
+def test_each_of_calls_that_are_alike_has_its_own_deadline(grpc: GrpcWorld) -> None:
+    raw = Raw(grpc).begin()
+    waiting: list[calls.Call] = []
+    path = "/grpc.health.v1.Health/Check"
+    raw.session._methods = {path: calls.Method(bytes, lambda call, message: waiting.append(call))}
+    for stream_id, timeout in ((1, "9S"), (3, "8S"), (5, "2S"), (7, "5S")):
+        raw.write(indexed(stream_id, timeout, f"{stream_id}"))
+    assert [call.metadata["x-mq-request-id"] for call in waiting] == ["1", "3", "5", "7"]
+    assert [call.field("grpc-timeout") for call in waiting] == ["9S", "8S", "2S", "5S"]
+    grpc.world.clock.advance(6)
+    assert [call.ended for call in waiting] == [False, False, True, True]
+
+
+def test_what_decides_is_looked_at_among_calls_that_are_alike(raw: Raw) -> None:
+    for stream_id in (1, 3, 5):
+        raw.write(indexed(stream_id, "5S"))
+    get = raw.write(indexed(7, "5S", method=b"\x82"))
+    assert dict(raw.decoder.decode(get[0][3], raw=True))[b":status"] == b"415"
+    with pytest.raises(SessionError, match="opened again"):
+        raw.write(indexed(5, "5S"))
+
+
+def test_a_line_end_among_calls_that_are_alike(raw: Raw) -> None:
+    for stream_id in (1, 3, 5):
+        raw.write(indexed(stream_id, "5S", "123"))
+    with pytest.raises(SessionError, match="line end"):
+        raw.write(indexed(7, "5S", "1\n3"))
+
+
 def test_a_request_of_the_web_is_told_where_it_is(grpc: GrpcWorld) -> None:
     wire = grpc.wire()
     stream = wire.open("/", {"content-type": "text/html"})

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firearrow.protocol.grpc.hpack import TABLE_BYTES_MAX, Decoder, HeaderError, encode
+from firearrow.protocol.grpc.layouts import LayoutDecoder
 
 names = st.sampled_from([":path", "content-type", "te", "x-mq-client-id", "x-mq-request-id"])
 values = st.text(st.characters(exclude_categories=["C"]), max_size=200)
@@ -24,6 +25,68 @@ def test_blocks_of_one_connection(blocks: list[tuple[dict[str, str], bool, int |
         if table_bytes is not None:
             encoder.header_table_size = table_bytes
         assert decoder.decode(encoder.encode(list(headers.items()), huffman=huffman)) == headers
+
+
+# Few of each, so that blocks are alike.
+REFERENCES = [b"\x83", b"\x86", b"\xbe", b"\xbf", b"\x83\xbe"]
+PLAIN = [b"\x00\x01x\x02", b"\x00\x01y\x02", b"\x10\x01x\x02", b"\x04\x02", b"\x0f\x10\x02"]
+OTHERS = [
+    b"\x40\x01a\x02",
+    b"\x00\x01x\x82",
+    b"\x3f\x20",
+    b"\x20",
+    b"\x00\x01x\x03",
+    b"\x0f\x2f\x02",
+]
+values_2 = st.sampled_from([b"ab", b"cd", b"\xc3\xa4", b"\xff\xfe", b"\t ", b"a\n", b"\x1f\xff"])
+pieces = st.one_of(
+    st.sampled_from(REFERENCES),
+    st.builds(bytes.__add__, st.sampled_from(PLAIN), values_2),
+    st.builds(bytes.__add__, st.sampled_from(PLAIN + OTHERS), values_2),
+)
+
+
+@given(
+    st.lists(st.lists(pieces, max_size=4).map(b"".join), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3), values_2), max_size=20),
+)
+def test_blocks_that_are_alike(blocks: list[bytes], order: list[tuple[int, bytes]]) -> None:
+    """Read by their layout they are what they are without."""
+    plain, decoder = Decoder(), LayoutDecoder()
+    for number, value in order:
+        block = blocks[number % len(blocks)]
+        block = block[:-2] + value
+        expected = read(plain, block)
+        recalled = decoder.recall(block)
+        if recalled is not None:
+            layout, found = recalled
+            assert list(layout.metadata_of(found).items()) == expected
+        else:
+            assert read(decoder, block) == expected
+        if expected is None:
+            return
+
+
+def read(decoder: Decoder, block: bytes) -> list[tuple[str, str]] | None:
+    try:
+        return list(decoder.decode(block).items())
+    except HeaderError:
+        return None
+
+
+def test_a_layout_is_used() -> None:
+    decoder = LayoutDecoder()
+    head = b"\x83\x86"
+    decoder.decode(head + b"\x00\x02id\x031-2")
+    recalled = decoder.recall(head + b"\x00\x02id\x033-4")
+    assert recalled is not None
+    assert recalled[0].metadata_of(recalled[1]) == {
+        ":method": "POST",
+        ":scheme": "http",
+        "id": "3-4",
+    }
+    for other in (b"\x00\x02ie\x033-4", b"\x00\x02id\x043-45", b"\x00\x02id\x033\r\n"):
+        assert decoder.recall(head + other) is None
 
 
 def test_the_same_references_after_the_table_changed() -> None:

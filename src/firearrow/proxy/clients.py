@@ -120,7 +120,7 @@ class Clients:
         Raises:
             Refusal: it does not say who it is, or there are too many.
         """
-        client_id = call.metadata.get("x-mq-client-id", "")
+        client_id = call.field("x-mq-client-id")
         if not client_id.strip():
             raise Refusal(v2.CLIENT_ID_REQUIRED, "client id cannot be empty")
         client = self._clients.get(client_id)

@@ -27,12 +27,23 @@ class Call(Protocol):
     """One call, as its handler sees it. Everything after ``end``, or after the caller left, is
     ignored."""
 
-    remote: tuple[str, int]
-    local: tuple[str, int]  # the address that the client reached us by
-    metadata: dict[str, str]  # lower-case names; the last of several values
+    @property
+    def remote(self) -> tuple[str, int]: ...
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """The address that the client reached us by."""
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Lower-case names; the last of several values."""
+
     deadline_s: float | None  # on the monotonic clock
     ended: bool
     cancelled: Callable[[], None] | None  # called once when the caller leaves early
+
+    def field(self, name: str) -> str:
+        """A field of the metadata; empty when it is not there."""
 
     def send(self, *messages: Message | bytes) -> None:
         """Write messages of the response; bytes are encoded already."""
@@ -64,6 +75,8 @@ class Method(NamedTuple):
 
 _UNITS_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 TIMEOUT_DIGITS_MAX: Final = 8
+TIMEOUTS_KNOWN_MAX: Final = 1024
+_timeouts: dict[bytes, float] = {}
 
 
 def parse_timeout(text: str) -> float | None:
@@ -74,3 +87,15 @@ def parse_timeout(text: str) -> float | None:
     if not (digits.isascii() and digits.isdecimal()):
         return None
     return int(digits) * _UNITS_S[unit]
+
+
+def known_timeout(raw: bytes) -> float | None:
+    """As ``parse_timeout``, remembered: many clients have only few."""
+    timeout_s = _timeouts.get(raw)
+    if timeout_s is None:
+        timeout_s = parse_timeout(raw.decode("latin-1"))
+        if timeout_s is not None:
+            if len(_timeouts) >= TIMEOUTS_KNOWN_MAX:
+                _timeouts.clear()
+            _timeouts[raw] = timeout_s
+    return timeout_s

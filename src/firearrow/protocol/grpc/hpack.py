@@ -104,7 +104,7 @@ class Decoder:
                 elif byte < _BYTE_LONG:
                     add(entries[_BYTE_DYNAMIC - 1 - byte])
                 else:
-                    index, at = _integer(block, at - 1, 0x7F)
+                    index, at = read_integer(block, at - 1, 0x7F)
                     add(self._entry(index))
             elif byte >= 0x40:
                 field, size, at = self._literal(block, at, 0x3F)
@@ -141,7 +141,7 @@ class Decoder:
         index = block[at] & mask
         at += 1
         if index == mask:
-            index, at = _integer(block, at - 1, mask)
+            index, at = read_integer(block, at - 1, mask)
         if index:
             name = self._entry(index)[0]
             size = len(name)
@@ -181,7 +181,7 @@ class Decoder:
         del self._sizes[:gone]
 
     def _resize(self, block: bytes, at: int) -> int:
-        limit, at = _integer(block, at, 0x1F)
+        limit, at = read_integer(block, at, 0x1F)
         if limit > TABLE_BYTES_MAX:
             raise HeaderError(f"a header table of {limit} bytes; the limit is {TABLE_BYTES_MAX}")
         self._changed()
@@ -213,7 +213,7 @@ def _new_name(raw: bytes) -> str:
     return name
 
 
-def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
+def read_integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
     """A number whose first byte has other bits beside the mask, and where the next thing begins."""
     value = block[at] & mask
     at += 1
@@ -233,7 +233,7 @@ def _string(block: bytes, at: int) -> tuple[bytes, int]:
     size = first & 0x7F
     at += 1
     if size == 0x7F:
-        size, at = _integer(block, at - 1, 0x7F)
+        size, at = read_integer(block, at - 1, 0x7F)
     stop = at + size
     raw = block[at:stop]
     if len(raw) < size:

@@ -28,7 +28,8 @@ from firearrow.protocol.grpc.frames import (
     WINDOW_START,
     WITH_PRIORITY,
 )
-from firearrow.protocol.grpc.hpack import Decoder, HeaderError, Metadata
+from firearrow.protocol.grpc.hpack import HeaderError, Metadata
+from firearrow.protocol.grpc.layouts import Layout, LayoutDecoder, Recalled
 from firearrow.protocol.grpc.outgoing import Outgoing, Stream, WindowError
 
 # Frames that bring nothing on, in a row without a call between them.
@@ -47,6 +48,13 @@ class Owner(Protocol):
     def started(self, stream_id: int, metadata: Metadata, ended: bool) -> None:
         """A request's headers, pseudo headers among them; ``ended``: nothing follows. The owner
         adds its stream to ``Connection.streams``."""
+
+    def meaning(self, metadata: Metadata, values: tuple[str, ...]) -> object | None:
+        """What all requests with these fields have in common, but for the values of some; ``None``
+        when each must be looked at: ``started`` gets them."""
+
+    def started_alike(self, stream_id: int, recalled: Recalled) -> None:
+        """As ``started``, for a request of whose kind the meaning is known; its body follows."""
 
     def refused(self, kind: str) -> None:
         """Something was refused to the peer; a kind of ``refusals``."""
@@ -73,7 +81,8 @@ class Connection(Outgoing):
     def __init__(self, owner: Owner) -> None:
         super().__init__()
         self._owner = owner
-        self._decode = Decoder().decode
+        decoder = LayoutDecoder()
+        self._decode, self._recall = decoder.decode, decoder.recall
         self._tail = bytearray()  # an incomplete frame
         self._needed = len(PREFACE)  # bytes the tail must have before it is worth looking at
         self._begun = self._settled = False  # the preface came, and the settings behind it
@@ -202,6 +211,20 @@ class Connection(Outgoing):
     # -- headers
 
     def _headers(self, stream_id: int, flags: int, block: bytes) -> None:
+        recalled = self._recall(block)
+        if (
+            recalled is not None
+            and stream_id > self._last_stream
+            and flags == END_HEADERS
+            and stream_id & 1
+            and len(self.streams) < STREAMS_MAX
+            and not self._leaving
+            and (recalled[0].meaning or self._has_meaning(recalled[0]))
+        ):
+            self._last_stream = stream_id
+            self._nuisances = 0
+            self._owner.started_alike(stream_id, recalled)
+            return
         try:
             metadata = self._decode(block)
         except HeaderError as error:
@@ -230,6 +253,18 @@ class Connection(Outgoing):
         self._owner.started(stream_id, metadata, ended)
         if length >= 0 and (stream := self.streams.get(stream_id)) is not None:
             stream.announced = length
+
+    def _has_meaning(self, layout: Layout) -> bool:
+        if layout.meaning is None:
+            metadata = layout.metadata
+            layout.meaning = (
+                in_order(metadata, False)
+                and "content-length" not in metadata
+                and bool(metadata[":path"])
+                and metadata.get("te", "trailers") == "trailers"
+                and self._owner.meaning(metadata, layout.names)
+            ) or False
+        return bool(layout.meaning)
 
     def _refuse(self, stream_id: int, error_code: int, kind: str) -> None:
         """End a stream before it begins."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from firearrow.protocol.grpc import frames
@@ -18,7 +20,10 @@ from firearrow.protocol.grpc.frames import (
 )
 
 STOPPED_MAX: Final = 1000  # streams
+ENVELOPE_BYTES_MAX: Final = 1024  # of messages whose envelopes are kept
 _LAST_HEADERS: Final = END_HEADERS | END_STREAM
+_WORD_BYTES: Final = 4
+_word: Final = struct.Struct(">I").pack
 
 
 class WindowError(ValueError):
@@ -51,6 +56,32 @@ class Stream:
     def reset(self) -> None:
         """The peer gave the stream up."""
         raise NotImplementedError
+
+
+class Envelope:
+    """What stands around the message of a response of one piece; only the numbers of its stream
+    and its size differ."""
+
+    def __init__(
+        self, headers: bytes, trailers: bytes, prefix: Callable[[int, int], bytes] | None
+    ) -> None:
+        self.headers = headers
+        self.trailers = trailers
+        self._prefix = prefix
+        self.begin = HEAD.pack(0, len(headers), HEADERS, END_HEADERS, 0)[:-_WORD_BYTES]
+        self.behind = HEAD.pack(0, len(trailers), HEADERS, _LAST_HEADERS, 0)[:-_WORD_BYTES]
+        self.sizes: dict[int, tuple[bytes, bytes]] = {}
+
+    def of_size(self, size: int) -> tuple[bytes, bytes]:
+        """For a message of so many bytes: what stands between the numbers of the stream, and what
+        stands before the message itself."""
+        prefix = self._prefix(0, size) if self._prefix is not None else b""
+        data_size = len(prefix) + size
+        head = HEAD.pack(data_size >> 16 & 0xFF, data_size & 0xFFFF, DATA, 0, 0)
+        pieces = self.headers + head[:-_WORD_BYTES], prefix
+        if size <= ENVELOPE_BYTES_MAX:
+            self.sizes[size] = pieces
+        return pieces
 
 
 class Outgoing:
@@ -115,27 +146,30 @@ class Outgoing:
         else:
             self.headers_only(stream, trailers)
 
-    def whole(self, stream: Stream, headers: bytes, data: bytes, trailers: bytes) -> None:
+    def whole(self, stream: Stream, envelope: Envelope, message: bytes) -> None:
         """A response of one piece."""
-        size, stream_id = len(data), stream.stream_id
         if stream.closed:
             return
-        if not self._fits(stream, size):
-            self.headers(stream, headers)
-            self.data(stream, data)
-            self.end(stream, trailers)
+        size = len(message)
+        between, prefix = envelope.sizes.get(size) or envelope.of_size(size)
+        data_size = len(prefix) + size
+        if (
+            data_size > self._window
+            or data_size > self._initial_window + stream._window
+            or data_size > FRAME_BYTES_MAX
+            or stream._waiting
+        ):
+            self.headers(stream, envelope.headers)
+            self.data(stream, prefix + message)
+            self.end(stream, envelope.trailers)
             return
-        self._window -= size
-        pack = HEAD.pack
+        self._window -= data_size
+        number = _word(stream.stream_id)
         self.write(
             b"".join(
                 (
-                    pack(0, len(headers), HEADERS, END_HEADERS, stream_id),
-                    headers,
-                    pack(0, size, DATA, 0, stream_id),
-                    data,
-                    pack(0, len(trailers), HEADERS, _LAST_HEADERS, stream_id),
-                    trailers,
+                    *(envelope.begin, number, between, number, prefix, message),
+                    *(envelope.behind, number, envelope.trailers),
                 )
             )
         )

@@ -12,17 +12,18 @@ import logging
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from firearrow.model.clock import Clock, Timer
 from firearrow.model.network import Peer, SessionError
 from firearrow.protocol.grpc import calls, frames, hpack, refusals
-from firearrow.protocol.grpc.calls import Inbox, Message, Method, parse_timeout
+from firearrow.protocol.grpc.calls import Inbox, Message, Method, known_timeout, parse_timeout
 from firearrow.protocol.grpc.frames import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR
 from firearrow.protocol.grpc.hpack import Metadata
 from firearrow.protocol.grpc.http2 import Connection
-from firearrow.protocol.grpc.outgoing import Stream
+from firearrow.protocol.grpc.layouts import Recalled
+from firearrow.protocol.grpc.outgoing import Envelope, Stream
 from firearrow.protocol.grpc.refusals import Refusals
 
 log = logging.getLogger(__name__)
@@ -41,10 +42,13 @@ _PREFIX_BYTES: Final = 5
 _RESPONSE: Final = [(":status", "200"), ("content-type", "application/grpc")]
 _HEADERS: Final = hpack.encode(_RESPONSE)
 _TRAILERS_OK: Final = hpack.encode([("grpc-status", "0")])
+_UNARY: Final = Envelope(_HEADERS, _TRAILERS_OK, _PREFIX.pack)
 NOT_GRPC_TEXT: Final = b"""\
 This is the gRPC port of a RocketMQ server: point a RocketMQ 5 client at it.
 """
-_NOT_GRPC: Final = hpack.encode([(":status", "415"), ("content-type", "text/plain")])
+_NOT_GRPC: Final = Envelope(
+    hpack.encode([(":status", "415"), ("content-type", "text/plain")]), b"", None
+)
 _GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
 
 
@@ -69,14 +73,35 @@ class StreamCall(Stream):
     _request: bytes | None = None  # a unary call's message, until the caller has sent everything
 
     def __init__(
-        self, session: GrpcSession, stream_id: int, metadata: Metadata, method: Method
+        self, session: GrpcSession, stream_id: int, fields: Metadata | Recalled, method: Method
     ) -> None:
         self._session = session
-        self.remote = session.remote
-        self.local = session.local
         self.stream_id = stream_id
-        self.metadata = metadata
+        self._fields = fields
         self.method = method
+
+    @property
+    def remote(self) -> tuple[str, int]:
+        return self._session.remote
+
+    @property
+    def local(self) -> tuple[str, int]:
+        return self._session.local
+
+    @property
+    def metadata(self) -> Metadata:
+        fields = self._fields
+        if isinstance(fields, tuple):  # few handlers need all of them
+            fields = self._fields = fields[0].metadata_of(fields[1])
+        return fields
+
+    def field(self, name: str) -> str:
+        fields = self._fields
+        if isinstance(fields, tuple):
+            layout = fields[0]
+            if name not in layout.names:
+                return layout.metadata.get(name, "")
+        return self.metadata.get(name, "")
 
     # -- what the handler does
 
@@ -117,9 +142,9 @@ class StreamCall(Stream):
         if self.ended:
             return
         data = message if isinstance(message, bytes) else message.SerializeToString()
-        data = _PREFIX.pack(0, len(data)) + data
-        self._session.connection.whole(self, _HEADERS, data, _TRAILERS_OK)
-        self._session.forget(self)
+        session = self._session
+        session.connection.whole(self, _UNARY, data)
+        session.forget(self)
 
     # -- what the connection does
 
@@ -200,6 +225,11 @@ class StreamCall(Stream):
         return plain
 
     @property
+    def buffers(self) -> bool:
+        """Whether anything may be kept for the call."""
+        return self._buffer is not None or self._request is not None
+
+    @property
     def buffered(self) -> int:
         """Bytes that are kept for the call."""
         return len(self._buffer or b"") + len(self._request or b"")
@@ -214,7 +244,21 @@ class _Foreign(StreamCall):
     def take(self, data: bytes, start: int, stop: int, ended: bool) -> None:
         if ended:
             self.half_closed = True
-            self._session.connection.whole(self, _NOT_GRPC, NOT_GRPC_TEXT, b"")
+            self._session.connection.whole(self, _NOT_GRPC, NOT_GRPC_TEXT)
+
+
+class _Kind(NamedTuple):
+    """What calls with headers of one layout have in common."""
+
+    method: Method
+    timeout_place: int  # of the timeout among their values; -1: it is none of them
+    timeout_s: float | None  # that all of them have
+
+
+def _is_grpc(metadata: Metadata) -> bool:
+    return metadata.get(":method") == "POST" and metadata.get("content-type", "").startswith(
+        "application/grpc"
+    )
 
 
 def _trailers(code: int, text: str) -> bytes:
@@ -274,9 +318,7 @@ class GrpcSession:
         method = self._methods.get(path)
         call = StreamCall(self, stream_id, metadata, method or Method(bytes))
         call.half_closed = ended
-        if metadata.get(":method") != "POST" or not metadata.get("content-type", "").startswith(
-            "application/grpc"
-        ):
+        if not _is_grpc(metadata):
             self._foreign(stream_id, metadata, ended)
             return
         if method is None:
@@ -286,7 +328,7 @@ class GrpcSession:
         if timeout is not None:
             timeout_s = parse_timeout(timeout)
             if timeout_s is None:
-                call.end(calls.INTERNAL, f"grpc-timeout {timeout[:20]!r} is none")
+                self._bad_timeout(call, timeout)
                 return
             call.deadline_s = self._clock.monotonic() + timeout_s
         self.connection.streams[stream_id] = call
@@ -296,6 +338,32 @@ class GrpcSession:
             call.inbox = self._guard(call, method.begin, call)
         if ended:
             self.half_close(call)
+
+    def meaning(self, metadata: Metadata, values: tuple[str, ...]) -> _Kind | None:
+        """Of requests to a unary method, which one, and where their timeout is."""
+        method = self._methods.get(metadata.get(":path", ""))
+        if method is None or method.handler is None or not _is_grpc(metadata):
+            return None
+        timeout = metadata.get("grpc-timeout")
+        if timeout is None or "grpc-timeout" in values:
+            return _Kind(method, -1 if timeout is None else values.index("grpc-timeout"), None)
+        timeout_s = parse_timeout(timeout)
+        return None if timeout_s is None else _Kind(method, -1, timeout_s)
+
+    def started_alike(self, stream_id: int, recalled: Recalled) -> None:
+        """The headers of a unary call like one before have come."""
+        method, place, timeout_s = recalled[0].meaning
+        self.connection.streams[stream_id] = call = StreamCall(self, stream_id, recalled, method)
+        if place >= 0:
+            timeout_s = known_timeout(recalled[1][place])
+            if timeout_s is None:
+                self._bad_timeout(call, recalled[1][place].decode("utf-8", "replace"))
+                return
+        if timeout_s is not None:
+            call.deadline_s = self._clock.monotonic() + timeout_s
+
+    def _bad_timeout(self, call: StreamCall, text: str) -> None:
+        call.end(calls.INTERNAL, f"grpc-timeout {text[:20]!r} is none")
 
     def _foreign(self, stream_id: int, metadata: Metadata, ended: bool) -> None:
         self.refused(refusals.NOT_GRPC)
@@ -399,7 +467,7 @@ class GrpcSession:
         call.ended = True
         if call.timer is not None:
             call.timer.cancel()
-        if call.buffered:
+        if call.buffers:
             self._buffered -= call.buffered
             call.drop()
         if self._resets_ahead:

@@ -308,6 +308,9 @@ class _Inner:
         self._done = done
         self._response = response
 
+    def field(self, name: str) -> str:
+        return self.metadata.get(name, "")
+
     def send(self, *messages: Any) -> None:
         for message in messages:
             self._done(message)
