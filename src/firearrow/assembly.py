@@ -149,7 +149,9 @@ class _ProxysBroker:
 def assemble_proxy(settings: BrokerSettings, broker: Broker, clock: Clock) -> Proxy:
     """A proxy over a broker of the same process; not started."""
     view = _ProxysBroker(broker.core)
-    backend = LocalBackend(view, broker.local_routes(), broker.session_closed, clock)
+    backend = LocalBackend(
+        view, broker.local_routes(), broker.session_closed, clock, broker.direct_sends()
+    )
     return Proxy(settings, backend, clock)
 
 

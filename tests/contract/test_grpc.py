@@ -17,7 +17,8 @@ from firearrow.protocol.grpc import calls
 from firearrow.protocol.grpc.frames import PREFACE
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
-from firearrow.protocol.grpc.session import MESSAGE_BYTES_MAX, RESETS_AHEAD_MAX, GrpcSession
+from firearrow.protocol.grpc.session import RESETS_AHEAD_MAX, GrpcSession
+from firearrow.protocol.grpc.streamcall import MESSAGE_BYTES_MAX
 from firearrow.proxy.service import SERVICE
 
 

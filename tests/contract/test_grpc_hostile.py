@@ -34,12 +34,8 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import reflection_pb2
 from firearrow.protocol.grpc.refusals import LOG_S
 from firearrow.protocol.grpc.server import GrpcServer
-from firearrow.protocol.grpc.session import (
-    CONNECTION_BYTES_MAX,
-    MESSAGE_BYTES_MAX,
-    RESETS_AHEAD_MAX,
-    WAITING_BYTES_MAX,
-)
+from firearrow.protocol.grpc.session import CONNECTION_BYTES_MAX, RESETS_AHEAD_MAX
+from firearrow.protocol.grpc.streamcall import MESSAGE_BYTES_MAX, WAITING_BYTES_MAX
 from firearrow.proxy.service import SERVICE
 
 MIB = 1024 * 1024

@@ -14,6 +14,7 @@ from firearrow.broker.admin.runtime import RuntimeAdmin, Update
 from firearrow.broker.admin.topics import TopicAdmin, TopicAdminSettings
 from firearrow.broker.client_requests import ClientRequests, ClientSettings
 from firearrow.broker.cluster_queues import ClusterQueues, ClusterSettings
+from firearrow.broker.direct import DirectSends
 from firearrow.broker.filters import Filters, NoFilters
 from firearrow.broker.groups import Groups, GroupSettings
 from firearrow.broker.long_poll import LongPoll
@@ -177,6 +178,12 @@ class Broker:
         """What the main port serves, for callers in this process."""
         sender = self._sender.in_process()
         return {**self.routes(), **table({310: sender.handle})}
+
+    def direct_sends(self) -> DirectSends:
+        """For callers in this process."""
+        core = self.core
+        parts = core.settings, core.store, core.writer, core.topics, core.stats
+        return DirectSends(*parts, self._sender)
 
     def _admin_handlers(self) -> dict[int, Handler]:
         core = self.core

@@ -103,7 +103,7 @@ class Sender:
             f'"extFields":{{"MSG_REGION":{quoted},"TRACE_ON":"{trace}","msgId":"{self._host_hex}'
         )
         self._tail = f'"flag":1,"language":"{LANGUAGE}","opaque":'
-        self._added = (
+        self.added = (  # to the properties of every message
             f"CLUSTER\x01{settings.broker_cluster_name}\x02"
             f"MSG_REGION\x01{region}\x02TRACE_ON\x01{trace}\x02"
         )
@@ -230,7 +230,7 @@ class Sender:
     ) -> Answer:
         """The answer for a record that was stored; ``inner`` messages in it make a batch."""
         if put.physical_offset < 0:
-            return self._refused(put)
+            return self.refused(put)
         if put.duplicate:
             queue_id = put.queue_id
         else:
@@ -259,9 +259,9 @@ class Sender:
         start = properties.find("UNIQ_KEY\x01")
         if start < 0 or (start > 0 and properties[start - 1] != "\x02"):
             unique_key = self._unique_ids.next()
-            return f"{properties}UNIQ_KEY\x01{unique_key}\x02{self._added}", unique_key
+            return f"{properties}UNIQ_KEY\x01{unique_key}\x02{self.added}", unique_key
         unique_key = properties[start + 9 : properties.index("\x02", start)]
-        return properties + self._added, unique_key
+        return properties + self.added, unique_key
 
     def _reply(
         self, opaque: int, identity: str, queue_id: int, offset: int, unique_key: str
@@ -306,7 +306,8 @@ class Sender:
         code = codes.SUCCESS if durable else codes.FLUSH_DISK_TIMEOUT
         request.peer.send(self._frame(request.opaque, identity, queue_id, offset, unique_key, code))
 
-    def _refused(self, put: Put) -> Reply:
+    def refused(self, put: Put) -> Reply:
+        """The answer for a message that the store did not take."""
         self._stats.refused += 1
         return self._refuse(PUT_CODES[put.status], f"{put.status.value}: {put.reason}")
 
@@ -354,7 +355,7 @@ class Sender:
         ]
         put = self._writer.put_batch(messages)
         if put.physical_offset < 0:
-            return self._refused(put)
+            return self.refused(put)
         if placed is not None:
             queue_id, put = placed.shown(put)
         if not put.duplicate:

@@ -16,6 +16,7 @@ from firearrow.features.pop.handles import Handle
 from firearrow.model.group import Group
 from firearrow.model.topic import Topic
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
+from firearrow.protocol.remoting.command import Reply
 from firearrow.protocol.remoting.headers import Header
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Route
@@ -98,8 +99,31 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
+class DirectSends(Protocol):
+    """How the broker of this process takes ordinary messages without a request."""
+
+    def completed(self, head: str, rest: str) -> tuple[bytes, bytes] | None:
+        """What is stored of properties behind a unique key, in two parts around a number; ``None``
+        when a message that has them is not ordinary."""
+
+    def store(
+        self,
+        topic: str,
+        queue_id: int,
+        body: bytes,
+        properties: bytes,
+        born_ms: int,
+        born_host: bytes,
+        sys_flag: int,
+    ) -> int | Reply | None:
+        """Store a message with complete properties: its queue offset, or why not. ``None``: nothing
+        is done, and the broker must be asked with a request."""
+
+
 class Backend(Protocol):
     """Brokers, as the proxy sees them."""
+
+    direct: DirectSends | None  # of brokers elsewhere there is none
 
     def topic(self, name: str, done: Callable[[list[BrokerTopic]], None]) -> None:
         """Where a topic lies; an empty list when there is none, see ``missing``. The list is the

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from firearrow.codec.addresses import join_address
+from firearrow.codec.addresses import join_address, pack_address
 from firearrow.model.clock import Clock
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
@@ -51,6 +51,7 @@ class Client:
         self.client_id = client_id
         self.remote = remote
         self.address = join_address(*remote)
+        self.packed = pack_address(*remote)
         self.settings: v2.Settings | None = None
         self.stream: Call | None = None
         self.seen_s = 0.0

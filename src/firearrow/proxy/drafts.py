@@ -6,12 +6,15 @@ the checks found of the rest, and the properties that it becomes, are kept for t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from firearrow.model.clock import Clock
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.proxy import checks, convert
+from firearrow.proxy.alike import Alike
+from firearrow.proxy.backend import DirectSends
 from firearrow.proxy.convert import BORN_TIMESTAMP, SYS_COMPRESSED, SYS_PREPARED
 from firearrow.proxy.refusal import Refusal
 
@@ -36,6 +39,16 @@ class Shape(NamedTuple):
     behind: str
 
 
+class Known(NamedTuple):
+    """What is known of messages that are alike."""
+
+    shape: Shape
+    stored: tuple[bytes, bytes] | None  # ``DirectSends.completed``: around the time of birth
+
+
+Recalled = tuple[Known, bytes, int, bytes]  # what is known, and id, time of birth (ms), body
+
+
 class Draft(NamedTuple):
     """A message that may be sent."""
 
@@ -43,15 +56,21 @@ class Draft(NamedTuple):
     body: bytes
     born_ms: int
     properties: str
+    again: bool  # one of its shape came before
 
 
 class Drafts:
     """Makes drafts of messages."""
 
-    def __init__(self, clock: Clock, settings: DraftSettings) -> None:
+    def __init__(
+        self, clock: Clock, settings: DraftSettings, direct: DirectSends | None = None
+    ) -> None:
         self._clock = clock
         self._settings = settings
         self._shapes: dict[bytes, Shape] = {}
+        self._direct = direct
+        self._alike: Alike[Known] = Alike()
+        self.recall: Callable[[bytes], Recalled | None] = self._alike.recall
 
     def make(self, message: v2.Message, remote: str) -> Draft:
         """Check a message from a client at ``remote``, and take it apart.
@@ -71,6 +90,7 @@ class Drafts:
         message.ClearField("body")
         common = message.SerializePartialToString()
         shape = self._shapes.get(common)
+        again = shape is not None
         if shape is None:
             shape = self._shape(message, system, message_id, body, remote)
             if len(common) <= SHAPE_BYTES_MAX and _lasting(system):
@@ -78,14 +98,30 @@ class Drafts:
                     self._shapes.clear()
                 self._shapes[common] = shape
         else:
-            checks.message_body(body, self._settings.max_message_size)
-            checks.message_identity(message_id)
-        # The broker finds the unique key fastest where it stands first.
-        properties = (
-            f"UNIQ_KEY\x01{message_id}\x02{shape.before}"
-            f"BORN_TIMESTAMP\x01{born_ms}\x02{shape.behind}"
-        )
-        return Draft(shape, body, born_ms, properties)
+            self._check(message_id, body)
+        return _draft(shape, message_id, born_ms, body, again)
+
+    def _check(self, message_id: str, body: bytes) -> None:
+        checks.message_body(body, self._settings.max_message_size)
+        checks.message_identity(message_id)
+
+    def learn(self, data: bytes, shape: Shape) -> None:
+        """Recall requests of one message like this one from now on."""
+        stored = None
+        if self._direct is not None:
+            head = f"\x02{shape.before}BORN_TIMESTAMP\x01"
+            stored = self._direct.completed(head, f"\x02{shape.behind}")
+        self._alike.learn(data, Known(shape, stored))
+
+    def check(self, recalled: Recalled) -> None:
+        """Check what is not known of a message.
+
+        Raises:
+            Refusal: with the code that says what is wrong.
+        """
+        _, message_id, _, body = recalled
+        if not message_id.isalnum() or not 0 < len(body) <= self._settings.max_message_size:
+            self._check(message_id.decode(), body)
 
     def _shape(
         self,
@@ -112,6 +148,20 @@ class Drafts:
             convert.property_text(properties[:born]),
             convert.property_text(properties[born + 1 :]),
         )
+
+
+def made_again(recalled: Recalled) -> Draft:
+    """The draft of a message that is known and checked."""
+    known, message_id, born_ms, body = recalled
+    return _draft(known.shape, message_id.decode(), born_ms, body, True)
+
+
+def _draft(shape: Shape, message_id: str, born_ms: int, body: bytes, again: bool) -> Draft:
+    # The broker finds the unique key fastest where it stands first.
+    properties = (
+        f"UNIQ_KEY\x01{message_id}\x02{shape.before}BORN_TIMESTAMP\x01{born_ms}\x02{shape.behind}"
+    )
+    return Draft(shape, body, born_ms, properties, again)
 
 
 def send_fields(draft: Draft, queue_id: int) -> SendMessageV2:

@@ -23,7 +23,7 @@ from firearrow.protocol.remoting.headers import Header, decode_frame
 from firearrow.protocol.remoting.pop_requests import ACK_MESSAGE, AckMessage
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
-from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, Done
+from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, DirectSends, Done
 
 PLACES_KNOWN_MAX: Final = 10_000
 
@@ -263,7 +263,9 @@ class LocalBackend:
         routes: Mapping[int, Route],
         closed: Callable[[Any], None],
         clock: Clock,
+        direct: DirectSends | None = None,
     ) -> None:
+        self.direct = direct
         self._broker = broker
         self._dispatcher = Dispatcher(routes)
         self._closed = closed

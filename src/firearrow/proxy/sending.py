@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from firearrow.codec.hashes import consistent_hash, java_hash
@@ -19,7 +19,14 @@ from firearrow.protocol.remoting.headers import Header
 from firearrow.proxy import checks
 from firearrow.proxy.backend import Backend, BrokerTopic, missing
 from firearrow.proxy.clients import Client, Clients
-from firearrow.proxy.drafts import Draft, Drafts, DraftSettings, send_fields
+from firearrow.proxy.drafts import (
+    Draft,
+    Drafts,
+    DraftSettings,
+    Recalled,
+    made_again,
+    send_fields,
+)
 from firearrow.proxy.flow import Flow
 from firearrow.proxy.refusal import OK, Refusal, of_remoting, status
 from firearrow.proxy.topics import accepted_types, type_name
@@ -86,24 +93,73 @@ class Sending:
         self._clients = clients
         self._flow = flow
         self._backend = backend
-        self._drafts = Drafts(clock, settings)
+        self._direct = backend.direct
+        self._drafts = Drafts(clock, settings, backend.direct)
         self._turn = itertools.count()
         self._targets: dict[str, _Target] = {}
 
     # -- SendMessage
 
-    def send(self, call: Call, request: rpc.SendMessageRequest) -> None:
+    def read(self, data: bytes) -> Recalled | tuple[rpc.SendMessageRequest, bytes]:
+        """A request, for ``take``.
+
+        Raises:
+            DecodeError: it is none.
+        """
+        return self._drafts.recall(data) or (rpc.SendMessageRequest.FromString(data), data)
+
+    def take(self, call: Call, given: Recalled | tuple[rpc.SendMessageRequest, bytes]) -> None:
+        if len(given) == 2:
+            self.send(call, *given)
+            return
+        client = self._clients.of(call)
+        self._drafts.check(given)
+        if given[0].stored is None or not self._take_directly(call, client, given):
+            self._send(call, client, [made_again(given)])
+
+    def _take_directly(self, call: Call, client: Client, recalled: Recalled) -> bool:
+        """Give a message to the broker of this process; whether it took or refused it."""
+        (shape, stored), message_id, born_ms, body = recalled
+        direct = self._direct
+        if direct is None or stored is None:
+            return False
+        found: list[list[BrokerTopic]] = []
+        self._backend.topic(shape.topic, found.append)  # known at once, of the broker here
+        target = self._target(shape.topic, found[0])
+        target.check_type(shape.kind)
+        queue_id = self._queue(target, shape.group).queue_id
+        properties = b"UNIQ_KEY\x01%b%b%d%b" % (message_id, stored[0], born_ms, stored[1])
+        offset = direct.store(
+            shape.topic, queue_id, body, properties, born_ms, client.packed, shape.sys_flag
+        )
+        if offset is None:
+            return False
+        self._flow.taken += 1
+        if isinstance(offset, int):
+            call.answer(stored_response(message_id, offset))
+        else:
+            refused = of_remoting(offset.code, offset.remark).status
+            call.answer(_response(refused, _refused_entry(refused)))
+        return True
+
+    def send(self, call: Call, request: rpc.SendMessageRequest, data: bytes = b"") -> None:
+        """Answer a request; ``data``: as it was written, if that is at hand."""
         client = self._clients.of(call)
         messages = request.messages
         if not messages:
             raise Refusal(v2.MESSAGE_CORRUPTED, "no message to send")
         first = messages[0]
         drafts = [self._drafts.make(first, client.address)]
-        shape = drafts[0].shape
+        if data and drafts[0].again and len(messages) == 1:
+            self._drafts.learn(data, drafts[0].shape)
         for message in messages[1:]:
             if message.topic != first.topic:
                 raise Refusal(v2.MESSAGE_CORRUPTED, "topic in message is not same")
             drafts.append(self._drafts.make(message, client.address))
+        self._send(call, client, drafts)
+
+    def _send(self, call: Call, client: Client, drafts: list[Draft]) -> None:
+        shape = drafts[0].shape
 
         def found(places: list[BrokerTopic]) -> None:
             try:
@@ -275,7 +331,7 @@ def _result(header: Header | None, broker_name: str, half: bool) -> tuple[v2.Sta
     """What became of a message, and that as an entry of the response."""
     if header is None or header.code != codes.SUCCESS:
         refused = _refusal(header).status
-        return refused, part(_ENTRY, rpc.SendResultEntry(status=refused).SerializeToString())
+        return refused, _refused_entry(refused)
     ext = header.ext or {}
     unique_key = ext.get("transactionId", "")
     queue_offset = int(ext.get("queueOffset", 0))
@@ -293,6 +349,33 @@ def _result(header: Header | None, broker_name: str, half: bool) -> tuple[v2.Sta
         *(_OFFSET, varint(queue_offset), recall),
     )
     return OK, part(_ENTRY, b"".join(fields))
+
+
+def _refused_entry(refused: v2.Status) -> bytes:
+    return part(_ENTRY, rpc.SendResultEntry(status=refused).SerializeToString())
+
+
+def stored_response(message_id: bytes, queue_offset: int) -> bytes:
+    """The response for one ordinary message that was stored."""
+    begin, between, size = _around(len(message_id))
+    offset = varint(queue_offset)
+    return b"".join(
+        (
+            *(_RESPONSE_OK_ENTRY, varint(size + len(offset)), begin, message_id),
+            *(between, message_id, _OFFSET, offset),
+        )
+    )
+
+
+_RESPONSE_OK_ENTRY: Final = _RESPONSE_OK + key(_ENTRY, BYTES)
+
+
+@lru_cache(maxsize=128)
+def _around(size: int) -> tuple[bytes, bytes, int]:
+    """What stands before an id of a size, and before it as the transaction's; and the bytes of the
+    entry but for its offset's."""
+    begin, between = _ENTRY_OK + _MESSAGE_ID + varint(size), _TRANSACTION_ID + varint(size)
+    return begin, between, len(begin) + len(between) + 2 * size + len(_OFFSET)
 
 
 def _refusal(header: Header | None) -> Refusal:

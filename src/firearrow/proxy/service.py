@@ -104,7 +104,6 @@ class Proxy:
         unary: dict[str, tuple[Any, Any, Callable[[Call, Any], None]]] = {
             "QueryRoute": (rpc.QueryRouteRequest, rpc.QueryRouteResponse, self._query_route),
             "Heartbeat": (rpc.HeartbeatRequest, rpc.HeartbeatResponse, self._heartbeat),
-            "SendMessage": (rpc.SendMessageRequest, rpc.SendMessageResponse, sending.send),
             "QueryAssignment": (
                 rpc.QueryAssignmentRequest,
                 rpc.QueryAssignmentResponse,
@@ -144,6 +143,9 @@ class Proxy:
         }
         table[SERVICE + "AckMessage"] = self._unary(
             read_acks, rpc.AckMessageResponse, receiving.ack
+        )
+        table[SERVICE + "SendMessage"] = self._unary(
+            sending.read, rpc.SendMessageResponse, sending.take
         )
         table[SERVICE + "ReceiveMessage"] = Method(
             rpc.ReceiveMessageRequest.FromString, self._receive

@@ -104,19 +104,15 @@ class Dispatcher:
         try:
             return route.handler(request)
         except Exception as error:  # the peer must get an answer, the log the traceback
-            return _failed(request, error)
+            return failed(request.code, request.peer.remote, error)
 
 
-def _failed(request: Request[Any], error: Exception) -> Reply:
+def failed(code: int, remote: tuple[str, int], error: Exception) -> Reply:
+    """The answer to a request whose handler did not foresee this; the log says more."""
     if isinstance(error, OSError):  # no defect of ours
-        log.error(
-            "request %s from %s failed: %s; check the disk",
-            request.code,
-            request.peer.remote,
-            error,
-        )
+        log.error("request %s from %s failed: %s; check the disk", code, remote, error)
     else:
-        log.error("request %s from %s failed", request.code, request.peer.remote, exc_info=error)
+        log.error("request %s from %s failed", code, remote, exc_info=error)
     return Reply(codes.SYSTEM_ERROR, f"{type(error).__name__}: {error}")
 
 
@@ -250,7 +246,7 @@ class RemotingSession:
                     try:
                         answer = typed[1](request)
                     except Exception as error:  # the peer must get an answer
-                        answer = _failed(request, error)
+                        answer = failed(request.code, self.remote, error)
                     if answer.__class__ is bytes and not request.flag:
                         return answer
                     return self._encoded(request.opaque, request.flag, answer)

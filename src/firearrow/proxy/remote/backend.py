@@ -18,7 +18,7 @@ from firearrow.protocol.remoting.link import Link
 from firearrow.protocol.remoting.pop_requests import ACK_MESSAGE
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
-from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, Done
+from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, DirectSends, Done
 from firearrow.proxy.remote.brokers import Brokers, Known
 from firearrow.proxy.remote.groups import GroupTable
 from firearrow.proxy.remote.nameservers import NameServers
@@ -32,6 +32,8 @@ BEAT_S: Final = 2.0
 class RemoteBackend:
     """See ``Backend``. A client of the proxy has connections of its own to the brokers it uses, so
     that brokers see ordinary producers and consumers, and know when one is gone."""
+
+    direct: DirectSends | None = None
 
     def __init__(self, name_servers: list[tuple[str, int]], network: Network, clock: Clock) -> None:
         self.network = network
