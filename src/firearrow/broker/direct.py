@@ -7,7 +7,7 @@ from typing import Final
 from firearrow.broker.send import Sender, SendSettings
 from firearrow.broker.stats import BrokerStats
 from firearrow.broker.tails import UNIQUE_KEY
-from firearrow.broker.topics import Topics
+from firearrow.broker.topics import Lane, Topics
 from firearrow.broker.writer import Writer
 from firearrow.codec.addresses import unpack_address
 from firearrow.model.message import Message
@@ -35,7 +35,8 @@ class DirectSends:
         self._settings = settings
         self._store = store
         self._writer = writer
-        self._lane = topics.plain.get
+        # As long as a topic is the same it has the same one; none when sends need a further look.
+        self.lane = topics.plain.get
         self._stats = stats
         self._count = stats.stored_in
         self._sender = sender
@@ -53,7 +54,7 @@ class DirectSends:
 
     def store(
         self,
-        topic: str,
+        lane: Lane,
         queue_id: int,
         body: bytes,
         properties: bytes,
@@ -63,11 +64,9 @@ class DirectSends:
     ) -> int | Reply | None:
         """Store a message with complete properties: its queue offset, or the refusal. ``None``:
         nothing is done, and ``Sender.handle`` must be asked."""
-        lane, settings = self._lane(topic), self._settings
+        settings = self._settings
         if (
-            lane is None
-            or not 0 <= queue_id < lane.write_queues
-            or settings.flush_disk_type == "SYNC_FLUSH"
+            settings.flush_disk_type == "SYNC_FLUSH"
             or settings.start_accept_send_request_time_stamp
         ):
             return None

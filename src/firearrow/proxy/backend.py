@@ -8,7 +8,7 @@ broker answers at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -102,13 +102,18 @@ class Channel(Protocol):
 class DirectSends(Protocol):
     """How the broker of this process takes ordinary messages without a request."""
 
+    @property
+    def lane(self) -> Callable[[str], Any]:
+        """What is asked for a topic's lane. As long as the topic is the same, so is its lane; a
+        topic that takes no messages in this way has ``None``."""
+
     def completed(self, head: str, rest: str) -> tuple[bytes, bytes] | None:
         """What is stored of properties behind a unique key, in two parts around a number; ``None``
         when a message that has them is not ordinary."""
 
     def store(
         self,
-        topic: str,
+        lane: Any,
         queue_id: int,
         body: bytes,
         properties: bytes,
@@ -116,7 +121,8 @@ class DirectSends(Protocol):
         born_host: bytes,
         sys_flag: int,
     ) -> int | Reply | None:
-        """Store a message with complete properties: its queue offset, or why not. ``None``: nothing
+        """Store a message with complete properties in one of a topic's queues: its queue offset, or
+        why not. ``None``: nothing
         is done, and the broker must be asked with a request."""
 
 

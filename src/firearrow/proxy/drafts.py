@@ -7,7 +7,7 @@ the checks found of the rest, and the properties that it becomes, are kept for t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from firearrow.model.clock import Clock
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
@@ -39,11 +39,18 @@ class Shape(NamedTuple):
     behind: str
 
 
-class Known(NamedTuple):
-    """What is known of messages that are alike."""
+class Known:
+    """What is known of messages that are alike. ``lane`` and ``queues`` are their sender's: where
+    they may go as long as their topic has this lane."""
 
-    shape: Shape
-    stored: tuple[bytes, bytes] | None  # ``DirectSends.completed``: around the time of birth
+    __slots__ = ("lane", "queues", "shape", "stored", "topic")
+
+    def __init__(self, shape: Shape, stored: tuple[bytes, bytes] | None) -> None:
+        self.shape = shape
+        self.topic = shape.topic
+        self.stored = stored  # ``DirectSends.completed``: around the time of birth
+        self.lane: Any = None
+        self.queues: list[int] = []
 
 
 Recalled = tuple[Known, bytes, int, bytes]  # what is known, and id, time of birth (ms), body
@@ -120,8 +127,7 @@ class Drafts:
             Refusal: with the code that says what is wrong.
         """
         _, message_id, _, body = recalled
-        if not message_id.isalnum() or not 0 < len(body) <= self._settings.max_message_size:
-            self._check(message_id.decode(), body)
+        self._check(message_id.decode(), body)
 
     def _shape(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from firearrow.codec.hashes import consistent_hash, java_hash
 from firearrow.codec.message_id import parse_offset_message_id
@@ -23,6 +23,7 @@ from firearrow.proxy.drafts import (
     Draft,
     Drafts,
     DraftSettings,
+    Known,
     Recalled,
     made_again,
     send_fields,
@@ -93,6 +94,7 @@ class Sending:
         self._clients = clients
         self._flow = flow
         self._backend = backend
+        self._settings = settings
         self._direct = backend.direct
         self._drafts = Drafts(clock, settings, backend.direct)
         self._turn = itertools.count()
@@ -109,38 +111,59 @@ class Sending:
         return self._drafts.recall(data) or (rpc.SendMessageRequest.FromString(data), data)
 
     def take(self, call: Call, given: Recalled | tuple[rpc.SendMessageRequest, bytes]) -> None:
+        """Answer a request. Messages that are known, for the broker of this process, are sent in
+        this call alone: it is the hottest code of the proxy."""
         if len(given) == 2:
             self.send(call, *given)
             return
         client = self._clients.of(call)
-        self._drafts.check(given)
-        if given[0].stored is None or not self._take_directly(call, client, given):
-            self._send(call, client, [made_again(given)])
-
-    def _take_directly(self, call: Call, client: Client, recalled: Recalled) -> bool:
-        """Give a message to the broker of this process; whether it took or refused it."""
-        (shape, stored), message_id, born_ms, body = recalled
-        direct = self._direct
-        if direct is None or stored is None:
-            return False
-        found: list[list[BrokerTopic]] = []
-        self._backend.topic(shape.topic, found.append)  # known at once, of the broker here
-        target = self._target(shape.topic, found[0])
-        target.check_type(shape.kind)
-        queue_id = self._queue(target, shape.group).queue_id
-        properties = b"UNIQ_KEY\x01%b%b%d%b" % (message_id, stored[0], born_ms, stored[1])
-        offset = direct.store(
-            shape.topic, queue_id, body, properties, born_ms, client.packed, shape.sys_flag
-        )
+        known, message_id, born_ms, body = given
+        if not message_id.isalnum() or not 0 < len(body) <= self._settings.max_message_size:
+            self._drafts.check(given)
+        direct, stored, offset = self._direct, known.stored, None
+        if direct is not None and stored is not None:
+            lane = direct.lane(known.topic)
+            if lane is not known.lane:
+                self._find(known, lane)
+            if lane is not None:
+                queues = known.queues
+                offset = direct.store(
+                    lane,
+                    queues[next(self._turn) % len(queues)],
+                    body,
+                    b"UNIQ_KEY\x01%b%b%d%b" % (message_id, stored[0], born_ms, stored[1]),
+                    born_ms,
+                    client.packed,
+                    known.shape.sys_flag,
+                )
         if offset is None:
-            return False
+            self._send(call, client, [made_again(given)])
+            return
         self._flow.taken += 1
         if isinstance(offset, int):
             call.answer(stored_response(message_id, offset))
         else:
             refused = of_remoting(offset.code, offset.remark).status
             call.answer(_response(refused, _refused_entry(refused)))
-        return True
+
+    def _find(self, known: Known, lane: Any) -> None:
+        """Find out where messages may go as long as their topic has this lane.
+
+        Raises:
+            Refusal: nowhere.
+        """
+        known.lane = None
+        if lane is None:
+            return
+        shape, found = known.shape, list[list[BrokerTopic]]()
+        self._backend.topic(shape.topic, found.append)  # known at once, of the broker here
+        target = self._target(shape.topic, found[0])
+        target.check_type(shape.kind)
+        if shape.group or not target.queues:
+            known.queues = [self._queue(target, shape.group).queue_id]
+        else:
+            known.queues = [queue.queue_id for queue in target.queues]
+        known.lane = lane
 
     def send(self, call: Call, request: rpc.SendMessageRequest, data: bytes = b"") -> None:
         """Answer a request; ``data``: as it was written, if that is at hand."""

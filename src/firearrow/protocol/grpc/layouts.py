@@ -24,7 +24,7 @@ _DECIDING: Final = frozenset(
 class Layout:
     """What blocks of one kind have in common."""
 
-    __slots__ = ("_fixed", "_unpack", "meaning", "metadata", "names")
+    __slots__ = ("fixed", "meaning", "metadata", "names", "unpack")
 
     def __init__(self, block: bytes, places: list[tuple[str, int, int]], metadata: Metadata):
         pieces, at = [], 0
@@ -32,21 +32,13 @@ class Layout:
             pieces += [start - at, stop - start]
             at = stop
         pieces.append(len(block) - at)
-        self._unpack = struct.Struct("".join(f"{size}s" for size in pieces)).unpack
-        self._fixed = self._unpack(block)[::2]
+        # Of a block of the same size: every second piece is a value, the others are ``fixed``.
+        self.unpack = struct.Struct("".join(f"{size}s" for size in pieces)).unpack
+        self.fixed = self.unpack(block)[::2]
         self.names = tuple(name for name, _, _ in places)
         self.metadata = metadata  # of the block that was read first
         # What their owner found out about all of them; ``False``: that says nothing of one.
         self.meaning: Any = None
-
-    def values(self, block: bytes) -> tuple[bytes, ...] | None:
-        """The values of a block of the same size; ``None``: it is of another kind, or must be
-        looked at."""
-        pieces = self._unpack(block)
-        if pieces[::2] != self._fixed:
-            return None
-        values: tuple[bytes, ...] = pieces[1::2]
-        return values if b"".join(values).decode("latin-1").isprintable() else None
 
     def metadata_of(self, values: tuple[bytes, ...]) -> Metadata:
         """The fields of a block with these values."""
@@ -73,8 +65,12 @@ class LayoutDecoder(Decoder):
         layout = self._layouts.get((block[: self._run], len(block)))
         if layout is None:
             return None
-        values = layout.values(block)
-        return None if values is None else (layout, values)
+        pieces = layout.unpack(block)
+        if pieces[::2] != layout.fixed:
+            return None
+        values = pieces[1::2]
+        # What may be forbidden is looked at by ``decode``.
+        return (layout, values) if b"".join(values).decode("latin-1").isprintable() else None
 
     def decode(self, block: bytes) -> Metadata:
         """As ``Decoder``, and learn the block's layout if it has one."""

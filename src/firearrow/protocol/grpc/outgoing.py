@@ -173,7 +173,11 @@ class Outgoing:
                 )
             )
         )
-        self._close(stream)
+        if stream.half_closed:
+            stream.closed = True
+            del self.streams[stream.stream_id]
+        else:
+            self._close(stream)
 
     def give_up(self, stream: Stream, error_code: int) -> None:
         """End a stream before its response is complete."""

@@ -60,8 +60,8 @@ class GrpcSession:
         self._methods = methods
         self._clock = clock
         self._buffered = 0
-        self._resets_ahead = 0
-        self._receiving = False
+        self.resets_ahead = 0
+        self.receiving = False
         self._flush_planned = False
         self._leaving = ""  # why
         self._heard = False  # the client has seen our goodbye: it begins no more calls
@@ -72,14 +72,14 @@ class GrpcSession:
         Raises:
             SessionError: the peer broke HTTP/2, or a limit of the connection.
         """
-        self._receiving = True
+        self.receiving = True
         try:
             self.connection.receive(data)
         except SessionError:
             self._peer.send(self.connection.output())
             raise
         finally:
-            self._receiving = False
+            self.receiving = False
         if self._leaving:
             self._finish()
         return self.connection.output()
@@ -221,11 +221,11 @@ class GrpcSession:
     def reset(self, call: StreamCall) -> None:
         """The caller gave the call up."""
         self._leave(call)
-        self._resets_ahead += 1
-        if self._resets_ahead > RESETS_AHEAD_MAX:
+        self.resets_ahead += 1
+        if self.resets_ahead > RESETS_AHEAD_MAX:
             self.connection.go_away(ENHANCE_YOUR_CALM)
             self.refused(refusals.RESETS)
-            raise SessionError(f"{self._resets_ahead} calls given up at once", counted=True)
+            raise SessionError(f"{self.resets_ahead} calls given up at once", counted=True)
 
     def _expire(self, call: StreamCall) -> None:
         if not call.ended:
@@ -244,9 +244,9 @@ class GrpcSession:
         if call.buffers:
             self._buffered -= call.buffered
             call.drop()
-        if self._resets_ahead:
-            self._resets_ahead -= 1
-        if not self._receiving:
+        if self.resets_ahead:
+            self.resets_ahead -= 1
+        if not self.receiving:
             self.flush_soon()
 
     def give_up(self, call: StreamCall, reason: str) -> None:
@@ -273,7 +273,7 @@ class GrpcSession:
 
     def flush_soon(self) -> None:
         """Write what handlers did outside of ``receive``, once for all of them."""
-        if not self._receiving and not self._flush_planned:
+        if not self.receiving and not self._flush_planned:
             self._flush_planned = True
             self._clock.call_soon(self._flush)
 

@@ -135,6 +135,10 @@ class StreamCall(Stream):
         data = message if isinstance(message, bytes) else message.SerializeToString()
         session = self._session
         session.connection.whole(self, _UNARY, data)
+        if session.receiving and not session.resets_ahead and self.timer is None:
+            self.ended = True  # that is all there is to forget
+            if self._buffer is None and self._request is None:
+                return
         session.forget(self)
 
     # -- what the connection does
