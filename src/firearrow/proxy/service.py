@@ -141,11 +141,10 @@ class Proxy:
             SERVICE + name: self._unary(request.FromString, response, handler)
             for name, (request, response, handler) in unary.items()
         }
+        take, response = sending.take, rpc.SendMessageResponse
+        table[SERVICE + "SendMessage"] = self._unary(sending.read, response, take)
         table[SERVICE + "AckMessage"] = self._unary(
             read_acks, rpc.AckMessageResponse, receiving.ack
-        )
-        table[SERVICE + "SendMessage"] = self._unary(
-            sending.read, rpc.SendMessageResponse, sending.take
         )
         table[SERVICE + "ReceiveMessage"] = Method(
             rpc.ReceiveMessageRequest.FromString, self._receive
