@@ -43,12 +43,15 @@ def pinned(cores: str | None) -> list[str]:
 def load(
     mode: str, port: int, *, cores: str | None = None, program: Path = PROGRAM, **options: Any
 ) -> Load:
-    """Run a generator once; options as at the top of its source.
+    """Run a generator once; options as at the top of its source. One with a core of its own never
+    sleeps there: its wake-ups would cost the server's core, one for each write.
 
     Raises:
         LoadError: an answer had an error code, or there was none.
     """
     command: Sequence[str] = [*pinned(cores), str(program), mode, "127.0.0.1", str(port)]
+    if cores is not None:
+        options["spin"] = 1
     more = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     done = subprocess.run(
         [*command, *more], capture_output=True, text=True, timeout=RUN_SECONDS_MAX, check=False

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from bench.generator import GRPC_PROGRAM, Load, LoadError, load, middle, summary
 from bench.plan import ROUND_WARM_UP_S, Plan, in_turns
@@ -22,50 +22,70 @@ BATCH = 32
 GROUP = "benchmark_consumer"
 UPDATE_SUBSCRIPTION_GROUP = 200
 SETTLE_S = 4.0  # key indexes are built behind the log, when nobody sends
-WARM_UP_RECEIVES_S = 10.0  # of Java, on top of the sends
+ONE_CORE_WARM_UP = 2  # times as long: compiling takes turns with serving there
 # More than any side takes in a second; what is left over waits for the next round.
-CONSUMED_MAX = 30_000
-DRAINED_MAX = 150_000
+CONSUMED_MAX = 40_000
+DRAINED_MAX = 180_000
+
+Server = Firearrow | JavaLocal
+Round = Callable[[str, Server], Load]
 
 
-def grpc(plan: Plan) -> Iterator[Result]:
-    """64 calls at a time: ours on one core, then Java on every core and ours one process."""
-    with Firearrow(plan.ports.ours, plan.server_core) as ours:
-        _fill(ours, 1000)
-        pinned = [
-            _call("send", ours, plan.seconds, plan.generator_core) for _ in range(plan.rounds)
-        ]
-        yield _least("SendMessage, server on one core", "calls a second", 20_000, [pinned])
+def one_core(plan: Plan) -> Iterator[Result]:
+    """64 calls at a time, both servers on one core, the generator on the other."""
+    core = plan.server_core
+    with Firearrow(plan.ports.ours, core) as ours, JavaLocal(plan.ports.java, core) as java:
+        run = _rounds(plan, plan.generator_core)
+        _warm_up(ours, java, plan, run, ONE_CORE_WARM_UP)
+        sends = _sides(run, "send", plan, ours, java)
+        yield _least("grpc-one-core", "SendMessage", "calls a second", 20_000, sends)
+        yield from _compared("grpc-one-core", "SendMessage", sends)
+        received = _sides(run, "consume", plan, ours, java)
+        yield from _compared("grpc-one-core", "ReceiveMessage, AckMessage", received)
+
+
+def free(plan: Plan) -> Iterator[Result]:
+    """64 calls at a time: Java on every core, ours one process."""
     with Firearrow(plan.ports.ours) as ours, JavaLocal(plan.ports.java) as java:
-        for server in (ours, java):
-            _fill(server, 1000)
-            _create_group(server)
-        _call("send", java, plan.java_warm_up_s)
-        yield from _compared("SendMessage", _sides("send", plan, ours, java))
-        for server in (ours, java):
-            _call("consume", server, 1.0)  # the group is known, and reads from the start
-        _fill(java, round(CONSUMED_MAX * plan.scale))
-        _call("consume", java, min(WARM_UP_RECEIVES_S, plan.java_warm_up_s))
-        yield from _compared("ReceiveMessage, AckMessage", _sides("consume", plan, ours, java))
-        drained = _sides("drain", plan, ours, java)
-        yield _least("ReceiveMessage, 32 each", "messages a second", 100_000, drained)
+        run = _rounds(plan, None)
+        _warm_up(ours, java, plan, run)
+        yield from _compared("grpc", "SendMessage", _sides(run, "send", plan, ours, java))
+        received = _sides(run, "consume", plan, ours, java)
+        yield from _compared("grpc", "ReceiveMessage, AckMessage", received)
+        drained = _sides(run, "drain", plan, ours, java)
+        yield _least("grpc", "ReceiveMessage, 32 each", "messages a second", 100_000, drained)
 
 
-def _sides(mode: str, plan: Plan, ours: Firearrow, java: JavaLocal) -> list[list[Load]]:
-    def run(server: Firearrow | JavaLocal) -> Load:
+def _rounds(plan: Plan, cores: str | None) -> Round:
+    """A round of one mode against one server, with the generator on some cores."""
+
+    def run(mode: str, server: Server) -> Load:
         if mode != "send":
             _prepare(server, mode, plan)
-        result = _call(mode, server, plan.seconds)
+        result = _call(mode, server, plan.seconds, cores)
         if result["empty"] * BATCH > result["messages"] and mode != "send":
             raise LoadError(f"{mode}: the backlog was too small, {result['empty']} got nothing")
         return result
 
-    return in_turns(plan.rounds, [lambda: run(ours), lambda: run(java)])
+    return run
 
 
-def _call(
-    mode: str, server: Firearrow | JavaLocal, seconds: float, cores: str | None = None
-) -> Load:
+def _warm_up(ours: Firearrow, java: JavaLocal, plan: Plan, run: Round, times: int = 1) -> None:
+    for server in (ours, java):
+        _fill(server, 1000)
+        _create_group(server)
+        _call("consume", server, 1.0)  # the group is known, and reads from the start
+    _call("send", java, times * plan.java_warm_up_s)
+    for _ in range(times):
+        run("consume", java)
+        run("consume", java)
+
+
+def _sides(run: Round, mode: str, plan: Plan, ours: Firearrow, java: JavaLocal) -> list[list[Load]]:
+    return in_turns(plan.rounds, [lambda: run(mode, ours), lambda: run(mode, java)])
+
+
+def _call(mode: str, server: Server, seconds: float, cores: str | None = None) -> Load:
     timing = {"seconds": seconds, "warmup": ROUND_WARM_UP_S}
     return load(
         mode,
@@ -80,14 +100,14 @@ def _call(
     )
 
 
-def _prepare(server: Firearrow | JavaLocal, mode: str, plan: Plan) -> None:
+def _prepare(server: Server, mode: str, plan: Plan) -> None:
     """Make the backlog larger than what can be taken."""
     a_second = CONSUMED_MAX if mode == "consume" else DRAINED_MAX
     _fill(server, round(a_second * (plan.seconds + ROUND_WARM_UP_S)))
     time.sleep(SETTLE_S * plan.scale)
 
 
-def _create_group(server: Firearrow | JavaLocal) -> None:
+def _create_group(server: Server) -> None:
     """Java's proxy knows no group that nobody made."""
     with Remote(server.broker) as broker:
         answer = broker.call(
@@ -97,18 +117,18 @@ def _create_group(server: Firearrow | JavaLocal) -> None:
         raise LoadError(f"group {GROUP}: {answer}")
 
 
-def _fill(server: Firearrow | JavaLocal, count: int) -> None:
+def _fill(server: Server, count: int) -> None:
     port = server.broker_port
     load("fill", port, topic=TOPIC, count=count, connections=8, inflight=16, size=BODY_BYTES)
 
 
-def _compared(what: str, loads: Sequence[Sequence[Load]]) -> Iterator[Result]:
+def _compared(section: str, what: str, loads: Sequence[Sequence[Load]]) -> Iterator[Result]:
     one, other = map(summary, loads)
     case = f"{what}, {CASE}"
     ratio = one["rate"] / other["rate"]
-    yield Result("grpc", case, RATE_TO_JAVA, ratio, Target(least=2.0), one, other)
+    yield Result(section, case, RATE_TO_JAVA, ratio, Target(least=2.0), one, other)
     yield Result(
-        "grpc",
+        section,
         case,
         "p99, ratio to Java",
         one["p99"] / other["p99"],
@@ -118,9 +138,8 @@ def _compared(what: str, loads: Sequence[Sequence[Load]]) -> Iterator[Result]:
     )
 
 
-def _least(case: str, what: str, least: float, loads: Sequence[Sequence[Load]]) -> Result:
-    sides: list[Mapping[str, float]] = [summary(side) for side in loads]
-    other = sides[1] if len(sides) > 1 else {}
-    return Result(
-        "grpc", case, what, middle(loads[0], "rate"), Target(least=least), sides[0], other
-    )
+def _least(
+    section: str, case: str, what: str, least: float, loads: Sequence[Sequence[Load]]
+) -> Result:
+    one, other = map(summary, loads)
+    return Result(section, case, what, middle(loads[0], "rate"), Target(least=least), one, other)

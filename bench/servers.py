@@ -98,8 +98,9 @@ class JavaLocal(JavaLocalServer):
     collector = Java.collector
     broker_heap = Java.broker_heap
 
-    def __init__(self, ports: tuple[int, int]) -> None:
+    def __init__(self, ports: tuple[int, int], cores: str | None = None) -> None:
         super().__init__(*ports, settings=JAVA_SETTINGS)
+        self.launcher = pinned(cores)
 
     def stop(self) -> None:
         self.kill()
