@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from firearrow.broker.broker import Broker, Core
-from firearrow.broker.topics import TOPICS_FILE, saved_batch_rule
+from firearrow.broker.topics import TOPICS_FILE, read_note, read_table, saved_batch_rule
 from firearrow.config import BrokerSettings, as_properties
 from firearrow.config_values import parse_addresses
 from firearrow.features.compaction import CompactionRoom
@@ -59,13 +59,16 @@ def open_broker_store(
         LevelError: ``messageDelayLevel`` cannot be read.
         StoreLocked, WrongFileSize, OSError: as ``open_store``.
         CompactionDamaged: as ``CompactionStore.load``.
+        ConfigUnreadable: as ``Store.load_config``.
     """
     store_settings = StoreSettings(**{name: getattr(settings, name) for name in STORE_SETTINGS})
     due_times = DueTimes(parse_levels(settings.message_delay_level))
     tags_rules = {names.SCHEDULE_TOPIC: due_times}
 
     def batch_rule(store: FileStore) -> BatchRule:
-        return saved_batch_rule(store.configs.peek(TOPICS_FILE), store.config_notes(TOPICS_FILE))
+        return saved_batch_rule(
+            store.configs.peek(TOPICS_FILE, read_table), store.config_notes(TOPICS_FILE, read_note)
+        )
 
     store = open_store(root, store_settings, disk, clock, background, tags_rules, batch_rule)
     if settings.enable_compaction:

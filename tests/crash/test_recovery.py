@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from firearrow.codec import tables
 from firearrow.codec.record import decode_record, split_records
 from firearrow.model.background import InlineBackground
 from firearrow.model.clock import VirtualClock
@@ -18,6 +20,8 @@ from firearrow.store.recovery import open_store
 from firearrow.store.settings import StoreSettings
 
 FILE_BYTES = 64 * 1024
+
+TABLE = tables.reader(dict[str, Any])
 
 
 class Machine:
@@ -123,27 +127,33 @@ def test_notes_survive_a_kill_and_the_clean_stop_after_it(machine: Machine) -> N
         file.write(b'\n{"topicName":"torn')
     machine.restart()
     machine.store.note_config("topics.json", b'{"topicName":"B"}')
-    assert machine.store.config_notes("topics.json") == [{"topicName": "A"}, {"topicName": "B"}]
+    assert machine.store.config_notes("topics.json", TABLE) == [
+        {"topicName": "A"},
+        {"topicName": "B"},
+    ]
     machine.store.close()  # nobody saved the file
     machine.restart()
-    assert machine.store.config_notes("topics.json") == [{"topicName": "A"}, {"topicName": "B"}]
+    assert machine.store.config_notes("topics.json", TABLE) == [
+        {"topicName": "A"},
+        {"topicName": "B"},
+    ]
     machine.store.save_config("topics.json", [b'{"saved":1}'])
     machine.store.close()
     machine.restart()
-    assert machine.store.config_notes("topics.json") == []
-    assert machine.store.load_config("topics.json") == {"saved": 1}
+    assert machine.store.config_notes("topics.json", TABLE) == []
+    assert machine.store.load_config("topics.json", TABLE) == {"saved": 1}
 
 
 def test_a_table_that_nobody_can_read_is_not_replaced(machine: Machine) -> None:
     config = machine.root / "config"
     (config / "topics.json").write_bytes(b"")
     (config / "topics.json.bak").write_bytes(b'{"old":1}')
-    assert machine.store.load_config("topics.json") == {"old": 1}
+    assert machine.store.load_config("topics.json", TABLE) == {"old": 1}
     (config / "topics.json").write_bytes(b'{"new":')
-    assert machine.store.load_config("topics.json") == {"old": 1}
+    assert machine.store.load_config("topics.json", TABLE) == {"old": 1}
     (config / "topics.json.bak").unlink()
     with pytest.raises(ConfigUnreadable, match=r"repair it, or remove it"):
-        machine.store.load_config("topics.json")
+        machine.store.load_config("topics.json", TABLE)
 
 
 def test_a_second_store_in_the_same_process_is_kept_out_too(machine: Machine) -> None:

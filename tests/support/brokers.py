@@ -281,12 +281,20 @@ class World:
         self.store = open_broker_store(
             str(root), self.settings, disk or RealDisk(), self.clock, self.background
         )
-        self.broker = assemble(self.settings, self.store, self.clock, address)
+        try:
+            self.broker = assemble(self.settings, self.store, self.clock, address)
+        except BaseException:
+            self.store.close()
+            raise
         self.core = self.broker.core
         self.dispatcher = Dispatcher(self.broker.routes())
         self._ports = itertools.cycle(range(40000, 60000))
         self.store.start()
-        self.broker.start()
+        try:
+            self.broker.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def connect(self) -> Connection:
         return Connection(self, next(self._ports))

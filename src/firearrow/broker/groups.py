@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
+from firearrow.codec import tables
+from firearrow.codec.tables import Deleted
 from firearrow.model import names
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.model.topic import DataVersion
 from firearrow.store.api import Store
-
-log = logging.getLogger(__name__)
 
 GROUPS_FILE: Final = "subscriptionGroup.json"
 READ_FORBIDDEN_BIT: Final = 1 << 2  # PermName.INDEX_PERM_READ
@@ -24,6 +23,22 @@ _encode = msgspec.json.Encoder().encode
 class GroupSettings(Protocol):
     auto_create_subscription_group: bool
     enable_lmq: bool
+
+
+class GroupsTable(msgspec.Struct, rename="camel"):
+    """``subscriptionGroup.json``; what a group may not read is in ``forbidden_table``."""
+
+    data_version: DataVersion | None = None
+    forbidden_table: dict[str, dict[str, int]] | None = None
+    subscription_group_table: dict[str, Group] | None = None
+
+
+def _read_table(found: Any) -> GroupsTable:
+    return tables.read(tables.filled(found, "subscriptionGroupTable", "groupName"), GroupsTable)
+
+
+def _read_note(found: Any) -> Group | Deleted:
+    return tables.read_note(found, Group)
 
 
 class Groups:
@@ -38,24 +53,16 @@ class Groups:
         self.version = DataVersion()
 
     def load(self) -> None:
-        saved = self._store.load_config(GROUPS_FILE) or {}
-        self.version = msgspec.convert(saved.get("dataVersion") or {}, DataVersion)
-        self.forbidden = {
-            group: {topic: int(bits) for topic, bits in table.items()}
-            for group, table in (saved.get("forbiddenTable") or {}).items()
-        }
-        for name, config in (saved.get("subscriptionGroupTable") or {}).items():
-            try:
-                self.table[name] = msgspec.convert({"groupName": name, **config}, Group)
-            except msgspec.ValidationError as error:
-                log.error("group %s in %s is unreadable and left out: %s", name, GROUPS_FILE, error)
-        notes = self._store.config_notes(GROUPS_FILE)
+        saved = self._store.load_config(GROUPS_FILE, _read_table) or GroupsTable()
+        self.version = saved.data_version or DataVersion()
+        self.forbidden = saved.forbidden_table or {}
+        self.table = saved.subscription_group_table or {}
+        notes = self._store.config_notes(GROUPS_FILE, _read_note)
         for note in notes:
-            if isinstance(note, dict) and "deleted" in note:
-                self.table.pop(note["deleted"], None)
+            if isinstance(note, Deleted):
+                self.table.pop(note.deleted, None)
             else:
-                group = msgspec.convert(note, Group)
-                self.table[group.name] = group
+                self.table[note.name] = note
         for name in names.BUILT_IN_GROUPS:
             if name not in self.table:
                 self.table[name] = Group(name=name)

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from firearrow.codec import tables
 from firearrow.model import names
 from firearrow.model.clock import Clock
 from firearrow.model.topic import DataVersion
@@ -22,6 +23,25 @@ _encode = msgspec.json.Encoder().encode
 class OffsetSettings(Protocol):
     flush_consumer_offset_interval: int
     enable_lmq: bool
+
+
+class OffsetsTable(msgspec.Struct, rename="camel"):
+    """``consumerOffset.json``: ``topic@group`` -> queue -> offset. A light message queue has but
+    one queue, and ``lmqConsumerOffset.json`` says the offset alone."""
+
+    data_version: DataVersion | None = None
+    offset_table: dict[str, dict[int, int] | None] | None = None
+    lmq_offset_table: dict[str, int] | None = None
+
+
+class Note(msgspec.Struct, array_like=True):
+    """A change; without an offset, the group is forgotten. ``end``: as in ``note_ahead``."""
+
+    topic: str
+    group: str
+    queue_id: int | None
+    offset: int | None
+    end: int = 0
 
 
 class ConsumerOffsets:
@@ -41,29 +61,30 @@ class ConsumerOffsets:
 
     def load(self) -> None:
         self._file = LMQ_OFFSETS_FILE if self._settings.enable_lmq else OFFSETS_FILE
-        saved = self._store.load_config(self._file) or self._store.load_config(OFFSETS_FILE) or {}
-        self.version = msgspec.convert(saved.get("dataVersion") or {}, DataVersion)
-        for key, queues in (saved.get("offsetTable") or {}).items():
+        read = tables.reader(OffsetsTable)
+        saved = self._store.load_config(self._file, read)
+        saved = saved or self._store.load_config(OFFSETS_FILE, read) or OffsetsTable()
+        self.version = saved.data_version or DataVersion()
+        for key, queues in (saved.offset_table or {}).items():
             topic, at, group = key.partition("@")
             if at and queues:
-                self.committed[topic, group] = {int(q): int(o) for q, o in queues.items()}
-        for key, offset in (saved.get("lmqOffsetTable") or {}).items():
+                self.committed[topic, group] = queues
+        for key, offset in (saved.lmq_offset_table or {}).items():
             topic, _, group = key.partition("@")
-            self.committed[topic, group] = {0: int(offset)}
-        for note in self._store.config_notes(self._file):
-            self._load_note(*note)
+            self.committed[topic, group] = {0: offset}
+        for note in self._store.config_notes(self._file, tables.reader(Note)):
+            self._load_note(note)
 
-    def _load_note(
-        self, topic: str, group: str, queue_id: int | None, offset: int | None, end: int = 0
-    ) -> None:
-        if queue_id is None or offset is None:
-            self.committed.pop((topic, group), None)
+    def _load_note(self, note: Note) -> None:
+        key, queue_id = (note.topic, note.group), note.queue_id
+        if queue_id is None or note.offset is None:
+            self.committed.pop(key, None)
             return
-        queues = self.committed.setdefault((topic, group), {})
-        if end <= self._store.commit_log_range()[1]:
-            queues[queue_id] = offset
+        queues = self.committed.setdefault(key, {})
+        if note.end <= self._store.commit_log_range()[1]:
+            queues[queue_id] = note.offset
         elif queue_id in queues:  # nor may it count when the log has grown
-            self._note(topic, group, queue_id, queues[queue_id])
+            self._note(*key, queue_id, queues[queue_id])
 
     def start(self) -> None:
         self._clock.call_later(self._settings.flush_consumer_offset_interval / 1000, self._tick)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
@@ -10,6 +9,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from firearrow.broker.logical import Logical
+from firearrow.codec import tables
+from firearrow.codec.tables import Deleted
 from firearrow.model import names
 from firearrow.model.clock import Clock
 from firearrow.model.topic import (
@@ -22,8 +23,6 @@ from firearrow.model.topic import (
     Topic,
 )
 from firearrow.store.api import BatchRule, Place, Store
-
-log = logging.getLogger(__name__)
 
 TOPICS_FILE: Final = "topics.json"
 _encode = msgspec.json.Encoder().encode
@@ -48,22 +47,34 @@ class TopicSettings(Protocol):
     enable_lmq: bool
 
 
-def saved_batch_rule(saved: Any, notes: list[Any]) -> BatchRule:
+class TopicsTable(msgspec.Struct, rename="camel"):
+    """``topics.json`` (``TopicConfigSerializeWrapper``)."""
+
+    data_version: DataVersion | None = None
+    topic_config_table: dict[str, Topic] | None = None
+
+
+def read_table(found: Any) -> TopicsTable:
+    return tables.read(tables.filled(found, "topicConfigTable", "topicName"), TopicsTable)
+
+
+def read_note(found: Any) -> Topic | Deleted:
+    return tables.read_note(found, Topic)
+
+
+def saved_batch_rule(saved: TopicsTable | None, notes: list[Topic | Deleted]) -> BatchRule:
     """What the content of ``TOPICS_FILE``, and what is noted of it, say of batch queues: for a
     store that is being opened."""
     if saved is None and not notes:
         return lambda name: None
-    configs: dict[str, Any] = dict((saved or {}).get("topicConfigTable") or {})
+    topics = dict((saved and saved.topic_config_table) or {})
     for note in notes:
-        if isinstance(note, dict):
-            configs[str(note.get("deleted") or note.get("topicName"))] = note
-    batched = {name for name, config in configs.items() if _is_batched(config)}
+        if isinstance(note, Deleted):
+            topics.pop(note.deleted, None)
+        else:
+            topics[note.name] = note
+    batched = {name for name, topic in topics.items() if topic.batched}
     return lambda name: name in batched
-
-
-def _is_batched(config: Any) -> bool:
-    attributes = config.get("attributes") if isinstance(config, dict) else None
-    return isinstance(attributes, dict) and attributes.get("queue.type") == "BatchCQ"
 
 
 class Lane:
@@ -106,29 +117,22 @@ class Topics:
 
     def load(self) -> None:
         """Read the file, then add what every broker has."""
-        saved = self._store.load_config(TOPICS_FILE) or {}
-        self.version = msgspec.convert(saved.get("dataVersion") or {}, DataVersion)
-        for name, config in (saved.get("topicConfigTable") or {}).items():
-            try:
-                self._set(msgspec.convert({"topicName": name, **config}, Topic))
-            except msgspec.ValidationError as error:
-                log.error("topic %s in %s is unreadable and left out: %s", name, TOPICS_FILE, error)
-        notes = self._store.config_notes(TOPICS_FILE)
-        for note in notes:
-            self._replay(note)
+        saved = self._store.load_config(TOPICS_FILE, read_table) or TopicsTable()
+        self.version = saved.data_version or DataVersion()
+        for topic in (saved.topic_config_table or {}).values():
+            self._set(topic)
+        notes = self._store.config_notes(TOPICS_FILE, read_note)
+        for note in notes:  # changes that were not saved before a kill
+            if isinstance(note, Deleted):
+                self._forget(note.deleted)
+            else:
+                self._set(note)
         if notes:
             self._store.save_config(TOPICS_FILE, self.chunks())
         self._store.use_batch_queues(self._is_batched)
         missing = [topic for topic in self._built_in() if topic.name not in self.table]
         if missing:
             self._put(missing)
-
-    def _replay(self, note: Any) -> None:
-        """A change that was noted, but not saved before a kill."""
-        if isinstance(note, dict) and "deleted" in note:
-            self._forget(note["deleted"])
-        else:
-            self._set(msgspec.convert(note, Topic))
 
     def _set(self, topic: Topic) -> None:
         self.table[topic.name] = topic

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from firearrow.broker.rooms import BaseRoom
+from firearrow.codec import tables
 from firearrow.codec.numbers import INT32_MAX, whole_number
 from firearrow.codec.properties import find_property, format_properties, parse_properties
 from firearrow.codec.record import Record, RecordError, decode_record
@@ -33,6 +34,13 @@ UNKNOWN_LEVEL_MS: Final = 1000  # ``computeDeliverTimestamp`` for a level withou
 BATCH: Final = 256  # messages of one level delivered before the loop gets its turn
 RETRY_S: Final = 0.1
 _encode = msgspec.json.Encoder().encode
+
+
+class ProgressTable(msgspec.Struct, rename="camel"):
+    """``delayOffset.json`` (``DelayOffsetSerializeWrapper``): level -> next offset."""
+
+    data_version: DataVersion | None = None
+    offset_table: dict[int, int] | None = None
 
 
 class LevelError(ValueError):
@@ -123,13 +131,13 @@ class DelayRoom(BaseRoom):
     # -- giving back
 
     def start(self) -> None:
-        saved = self._store.load_config(PROGRESS_FILE) or {}
-        self._version = msgspec.convert(saved.get("dataVersion") or {}, DataVersion)
-        for level, offset in (saved.get("offsetTable") or {}).items():
-            queue_id = int(level) - 1
-            low = self._store.min_offset(names.SCHEDULE_TOPIC, queue_id)
-            high = self._store.max_offset(names.SCHEDULE_TOPIC, queue_id)
-            self.progress[int(level)] = min(max(int(offset), low), max(low, high))
+        read = tables.reader(ProgressTable)
+        saved = self._store.load_config(PROGRESS_FILE, read) or ProgressTable()
+        self._version = saved.data_version or DataVersion()
+        for level, offset in (saved.offset_table or {}).items():
+            low = self._store.min_offset(names.SCHEDULE_TOPIC, level - 1)
+            high = self._store.max_offset(names.SCHEDULE_TOPIC, level - 1)
+            self.progress[level] = min(max(offset, low), max(low, high))
         self._store.on_arrival(self._arrived, names.SCHEDULE_TOPIC)
         self._running = True
         self._look()

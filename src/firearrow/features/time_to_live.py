@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from firearrow.broker.admin.attributes import Attribute, number
 from firearrow.broker.rooms import BaseRoom
 from firearrow.broker.topics import Topics
+from firearrow.codec import tables
 from firearrow.codec.message_id import parse_offset_message_id
 from firearrow.codec.properties import find_property
 from firearrow.codec.record import record_properties, record_store_time
@@ -33,6 +34,12 @@ TTL_DIGITS_MAX: Final = 18
 _encode = msgspec.json.Encoder().encode
 
 
+class TopicsTable(msgspec.Struct):
+    """``ttlTopics.json``, and a note of it."""
+
+    topics: list[str] = []
+
+
 class TimeToLiveRoom(BaseRoom):
     """Knows which topics have such messages, and tells the store which records are over."""
 
@@ -45,17 +52,12 @@ class TimeToLiveRoom(BaseRoom):
         self._topics = topics
         self._clock = clock
         self._noted: dict[str, None] = {}  # topics that got a message with the property
-        self._load(store.load_config(TOPICS_FILE))
-        for note in store.config_notes(TOPICS_FILE):
-            self._load(note)
+        read = tables.reader(TopicsTable)
+        saved = store.load_config(TOPICS_FILE, read) or TopicsTable()
+        for table in (saved, *store.config_notes(TOPICS_FILE, read)):
+            self._noted.update(dict.fromkeys(table.topics))
         topics.attribute_listeners.append(self._attributes_changed)
         self._update()
-
-    def _load(self, saved: Any) -> None:
-        names = saved.get("topics") if isinstance(saved, dict) else None
-        for name in names if isinstance(names, list) else ():
-            if isinstance(name, str):
-                self._noted[name] = None
 
     def start(self) -> None:
         self._save()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from firearrow.codec.tables import Reader
 from firearrow.model.message import Message
+
+T = TypeVar("T")
 
 Place: TypeAlias = Any  # a topic's place in the store, which only the store looks into
 
@@ -217,8 +220,13 @@ class Store(Protocol):
         """Call ``listener`` for each entry (of one topic, of topics with this prefix) that becomes
         readable, in log order."""
 
-    def load_config(self, name: str) -> Any:
-        """Parsed ``config/<name>`` or its ``.bak``; ``None`` when there is neither."""
+    def load_config(self, name: str, read: Reader[T], *, needed: bool = True) -> T | None:
+        """What ``read`` makes of ``config/<name>``, or of its ``.bak``; ``None`` when there is
+        neither, or when what is not ``needed`` is unreadable.
+
+        Raises:
+            ConfigUnreadable: it is unreadable, and needed; the start has to stop.
+        """
 
     def save_config(self, name: str, chunks: Iterable[bytes]) -> None:
         """Replace ``config/<name>`` safely, keeping the old one as ``.bak``. ``chunks`` are read
@@ -228,8 +236,12 @@ class Store(Protocol):
         """Add one JSON value to the file's journal: it survives a kill before the next save, which
         empties the journal."""
 
-    def config_notes(self, name: str) -> list[Any]:
-        """Values noted after the last save of ``config/<name>``, oldest first."""
+    def config_notes(self, name: str, read: Reader[T]) -> list[T]:
+        """Values noted after the last save of ``config/<name>``, oldest first.
+
+        Raises:
+            ConfigUnreadable: as ``load_config``.
+        """
 
     def close(self) -> None:
         """Flush everything, write the checkpoint, remove ``abort``, release the lock."""

@@ -13,14 +13,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from firearrow.codec import lenient_json
+from firearrow.codec.tables import Reader
 from firearrow.model.background import Background
 from firearrow.model.clock import Clock
 from firearrow.store.disk import Disk
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # After a save the next one of the same file waits so many times as long as the loop was busy with
 # it, and as the disk was: saving a large table takes a twentieth of the loop's time and a quarter
@@ -58,45 +61,66 @@ class ConfigFiles:
         self._wanted: dict[str, Iterable[bytes]] = {}
         self._busy: set[str] = set()  # being saved, or resting after it
         self._noted: set[str] = set()  # with notes that are not synced
+        self._known: set[str] = set()  # whose notes are read, or in the file
         self._unsaved: set[str] = set()  # with notes that the file may not have
         self._unnoted: set[str] = set()  # with changes that are nowhere on the disk
         self._failing: set[str] = set()  # could not be saved the last time
         self._peeked: dict[str, Any] = {}
+        self._broken: set[str] = set()  # unreadable, but not to be lost
         disk.make_directory(root)
 
     # -- read
 
-    def load(self, name: str) -> Any:
-        """The parsed file, or its ``.bak``; ``None`` when there is neither.
+    def load(self, name: str, read: Reader[T], *, needed: bool = True) -> T | None:
+        """What ``read`` makes of the parsed file, or of its ``.bak``; ``None`` when there is
+        neither. A wrong member makes a file unreadable as a whole, as it does for RocketMQ's
+        ``ConfigManager``; it is set aside before the table is saved.
 
         Raises:
-            ConfigUnreadable: what is there cannot be read, so that it must not be replaced.
+            ConfigUnreadable: what is there cannot be read, and is ``needed``.
         """
         if name in self._peeked:
-            return self._peeked.pop(name)
+            found: T = self._peeked.pop(name)
+            return found
         path = f"{self._root}/{name}"
-        unreadable = ""
+        wrong = ""
         for candidate in (path, path + ".bak"):
             if self._disk.size(candidate) <= 0:
                 continue
             try:
-                found = lenient_json.loads(self._disk.read(candidate), None)
-                if isinstance(found, dict):
-                    return found
-                raise ValueError("it is no object")
+                table = self._read(candidate, read)
             except ValueError as error:
-                unreadable = unreadable or str(error)
-                log.error("%s is unreadable: %s", candidate, error)
-        if unreadable:
+                wrong = wrong or str(error)
+                self._broken.add(candidate)
+                continue
+            if wrong:
+                log.error(
+                    "%s is unreadable (%s): %s.bak, which is older, takes its place. See what is "
+                    "missing; what is unreadable is kept as %s.unreadable",
+                    *(path, wrong, name, name),
+                )
+            return table
+        if wrong and needed:
             raise ConfigUnreadable(
-                f"{path} is unreadable, and no {name}.bak can take its place ({unreadable}); "
+                f"{path} is unreadable, and no {name}.bak can take its place ({wrong}); "
                 "repair it, or remove it to start without what it says"
+            )
+        if wrong:
+            log.error(
+                "%s is unreadable (%s): it is begun anew, and kept as %s.unreadable",
+                *(path, wrong, name),
             )
         return None
 
-    def peek(self, name: str) -> Any:
+    def _read(self, path: str, read: Reader[T]) -> T:
+        found = lenient_json.loads(self._disk.read(path), None)
+        if not isinstance(found, dict):
+            raise ValueError("it is no object")
+        return read(found)
+
+    def peek(self, name: str, read: Reader[T]) -> T | None:
         """The same, before its owner loads it: a large table is read once."""
-        self._peeked[name] = found = self.load(name)
+        self._peeked[name] = found = self.load(name, read)
         return found
 
     # -- write
@@ -164,6 +188,7 @@ class ConfigFiles:
             rest_s = RETRY_S
         else:
             if name not in self._wanted:
+                self._known.add(name)
                 self._unsaved.discard(name)
                 self._unnoted.discard(name)
                 self._refuse(name, "")
@@ -175,6 +200,9 @@ class ConfigFiles:
     def _replace(self, name: str, data: bytes) -> None:
         path = f"{self._root}/{name}"
         self._disk.write(path + ".tmp", data)
+        for broken in self._broken & {path, path + ".bak"}:
+            self._disk.rename(broken, broken + ".unreadable")
+            self._broken.discard(broken)
         if self._disk.size(path) >= 0:
             self._disk.rename(path, path + ".bak")
         self._disk.rename(path + ".tmp", path)
@@ -217,18 +245,30 @@ class ConfigFiles:
 
         return sync
 
-    def notes(self, name: str) -> list[Any]:
+    def notes(self, name: str, read: Reader[T]) -> list[T]:
         """Everything noted since the last save, which is to be saved then; a torn line is left
-        out."""
+        out.
+
+        Raises:
+            ConfigUnreadable: a whole line says something else than ``read`` takes.
+        """
         values = []
         for path in (f"{self._root}/{name}.journal.old", f"{self._root}/{name}.journal"):
             if self._disk.size(path) <= 0:
                 continue
-            for line in self._disk.read(path).split(b"\n"):
+            for number, line in enumerate(self._disk.read(path).split(b"\n"), 1):
                 try:
-                    values.append(lenient_json.loads(line))
+                    found = lenient_json.loads(line)
                 except ValueError:
                     continue
+                try:
+                    values.append(read(found))
+                except ValueError as error:
+                    raise ConfigUnreadable(
+                        f"{path}, line {number}, is unreadable ({error}); repair it, or remove it "
+                        "to start without what it says"
+                    ) from None
+        self._known.add(name)
         if values:
             self._unsaved.add(name)
         return values
@@ -242,15 +282,16 @@ class ConfigFiles:
 
     def close(self) -> None:
         """Save what waits in this call (blocks), and drop the journals. What is not saved keeps its
-        journal."""
+        journal, and so does what was not read: the start was stopped."""
         for name, chunks in list(self._wanted.items()):
             try:
                 self._replace(name, b"".join(chunks))
+                self._known.add(name)
                 self._unsaved.discard(name)
             except OSError as error:
                 log.error("cannot save %s/%s: %s", self._root, name, error.strerror)
         self._wanted.clear()
         for name in self._disk.names(self._root):
             table = name.removesuffix(".old").removesuffix(".journal")
-            if table != name.removesuffix(".old") and table not in self._unsaved:
+            if table != name.removesuffix(".old") and table in self._known - self._unsaved:
                 self._disk.remove(f"{self._root}/{name}")

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from firearrow.broker.subscription import TAG, Compile, ExpressionError, Subscription
+from firearrow.codec import tables
 from firearrow.codec.hashes import murmur3_128_low
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,18 @@ class GroupFilter(msgspec.Struct, rename="camel"):
     @property
     def dead(self) -> bool:
         return self.dead_time >= self.born_time
+
+
+class TopicFilters(msgspec.Struct, rename="camel"):
+    """The expressions of one topic, by group (``FilterDataMapByTopic``)."""
+
+    group_filter_data: dict[str, Any] | None = None  # each is a GroupFilter, or left out
+
+
+class FiltersTable(msgspec.Struct, rename="camel"):
+    """``consumerFilter.json``."""
+
+    filter_data_by_topic: dict[str, TopicFilters | None] | None = None
 
 
 def bloom_of(group: str, topic: str) -> Bloom:
@@ -182,21 +195,23 @@ class RegisteredFilters:
 
     # -- consumerFilter.json
 
-    def load(self, saved: Any, now_ms: int) -> None:
-        """Take over a file's content; what cannot be read is left out."""
-        topics = saved.get("filterDataByTopic") if isinstance(saved, dict) else None
-        for by_topic in topics.values() if isinstance(topics, dict) else ():
-            groups = by_topic.get("groupFilterData") if isinstance(by_topic, dict) else None
-            for item in groups.values() if isinstance(groups, dict) else ():
-                self._load(item, now_ms)
+    def load(self, saved: FiltersTable, now_ms: int) -> None:
+        """Take over a file's content. What cannot be read is left out: a group's next heartbeat
+        brings its expressions."""
+        for topic, by_topic in (saved.filter_data_by_topic or {}).items():
+            for group, found in ((by_topic and by_topic.group_filter_data) or {}).items():
+                try:
+                    self._load(tables.read(found, GroupFilter), now_ms)
+                except ValueError as error:
+                    log.error(
+                        "the expression of group %s for topic %s in consumerFilter.json is "
+                        "unreadable (%s): the group gets nothing until its consumers send it "
+                        "again, with a heartbeat",
+                        *(group, topic, error),
+                    )
         self.changed = False
 
-    def _load(self, item: Any, now_ms: int) -> None:
-        try:
-            filtering = msgspec.convert(item, GroupFilter)
-        except msgspec.ValidationError as error:
-            log.error("an expression in consumerFilter.json is unreadable: %s", error)
-            return
+    def _load(self, filtering: GroupFilter, now_ms: int) -> None:
         if not filtering.dead_time:
             filtering.dead_time = max(now_ms - DEAD_SINCE_LOAD_MS, filtering.born_time)
         filtering.bloom_filter_data = bloom_of(filtering.consumer_group, filtering.topic)

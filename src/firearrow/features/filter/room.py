@@ -6,10 +6,11 @@ from typing import Final, Protocol
 
 from firearrow.broker.rooms import BaseRoom
 from firearrow.broker.subscription import ExpressionError, Subscription
+from firearrow.codec import tables
 from firearrow.codec.properties import parse_properties
 from firearrow.codec.record import record_properties
 from firearrow.features.filter.lexer import ExpressionSyntaxError
-from firearrow.features.filter.registered import RegisteredFilters
+from firearrow.features.filter.registered import FiltersTable, RegisteredFilters
 from firearrow.features.filter.sql92 import compile_sql92, holds
 from firearrow.model.clock import Clock
 from firearrow.store.api import RecordMatch, Store
@@ -31,7 +32,8 @@ class FilterRoom(BaseRoom):
         self._store = store
         self._clock = clock
         self._registered = RegisteredFilters(self.compile)
-        self._registered.load(store.load_config(FILTERS_FILE), clock.now_ms())
+        saved = store.load_config(FILTERS_FILE, tables.reader(FiltersTable))
+        self._registered.load(saved or FiltersTable(), clock.now_ms())
         self._running = False
 
     def compile(self, kind: str, expression: str) -> RecordMatch:

@@ -15,7 +15,7 @@ from firearrow.broker.cluster_queues import ClusterQueues
 from firearrow.broker.groups import Groups
 from firearrow.broker.members import Members
 from firearrow.broker.topics import Topics
-from firearrow.codec import lenient_json
+from firearrow.codec import lenient_json, tables
 from firearrow.model import codes, names
 from firearrow.protocol.remoting import bodies
 from firearrow.protocol.remoting.command import Answer, NoFields, Reply, Request
@@ -46,6 +46,12 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     mode: str = PULL
     share: int = msgspec.field(default=0, name="popShareQueueNum")
     topic: str
+
+
+class ModesTable(msgspec.Struct, rename="camel"):
+    """``messageRequestMode.json``: by topic and group."""
+
+    message_request_mode_map: dict[str, dict[str, Mode]] | None = None
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,12 +85,12 @@ class Assignments:
         self._modes: dict[str, dict[str, Mode]] = {}  # by topic and group
 
     def start(self) -> None:
-        saved = self._store.load_config(MODES_FILE) or {}
-        for groups in (saved.get("messageRequestModeMap") or {}).values():
+        saved = self._store.load_config(MODES_FILE, tables.reader(ModesTable)) or ModesTable()
+        for groups in (saved.message_request_mode_map or {}).values():
             for mode in groups.values():
-                self._keep(msgspec.convert(mode, Mode))
-        for note in self._store.config_notes(MODES_FILE):
-            self._keep(msgspec.convert(note, Mode))
+                self._keep(mode)
+        for mode in self._store.config_notes(MODES_FILE, tables.reader(Mode)):
+            self._keep(mode)
 
     def _keep(self, mode: Mode) -> None:
         self._modes.setdefault(mode.topic, {})[mode.group] = mode

@@ -9,12 +9,13 @@ from __future__ import annotations
 import heapq
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from firearrow.broker.groups import Groups
 from firearrow.broker.topics import Topics
+from firearrow.codec import tables
 from firearrow.features.pop.offsets import Queue
 from firearrow.model.clock import Clock, Timer
 from firearrow.store.api import Store
@@ -62,6 +63,21 @@ class Batch(msgspec.Struct, omit_defaults=True):
             if not self.acked >> index & 1:
                 return offset
         return offsets[-1] + 1
+
+
+class OrderTable(msgspec.Struct):
+    """``consumerOrderInfo.json``: ``topic@group`` -> queue -> batch."""
+
+    table: dict[str, dict[int, Batch | None] | None] | None = None
+
+
+class Note(msgspec.Struct, array_like=True):
+    """A change: the queue has this batch now, or none."""
+
+    topic: str
+    group: str
+    queue_id: int
+    batch: Batch | None
 
 
 class Acked(msgspec.Struct, frozen=True):
@@ -227,27 +243,22 @@ class Orders:
         self._running = True
         if not self._kept:
             return
-        saved = self._store.load_config(ORDER_FILE) or {}
-        for key, queues in (saved.get("table") or {}).items():
+        saved = self._store.load_config(ORDER_FILE, tables.reader(OrderTable)) or OrderTable()
+        for key, queues in (saved.table or {}).items():
             topic, at, group = key.partition("@")
             for queue_id, batch in (queues or {}).items() if at else ():
-                self._load((topic, group, int(queue_id)), batch)
-        for topic, group, queue_id, batch in self._store.config_notes(ORDER_FILE):
-            self.table.pop((topic, group, queue_id), None)
-            self._load((topic, group, queue_id), batch)
+                self._load((topic, group, queue_id), batch)
+        for note in self._store.config_notes(ORDER_FILE, tables.reader(Note)):
+            queue = (note.topic, note.group, note.queue_id)
+            self.table.pop(queue, None)
+            self._load(queue, note.batch)
         for queue, loaded in self.table.items():
             self._watch(queue, loaded)
         self._clock.call_later(SAVE_S, self._save_tick)
 
-    def _load(self, queue: Queue, batch: Any) -> None:
-        if batch is None:
-            return
-        try:
-            self.table[queue] = msgspec.convert(batch, Batch, strict=False)
-        except msgspec.ValidationError as error:
-            log.error(
-                "%s of %s in %s is unreadable and left out: %s", *queue[:2], ORDER_FILE, error
-            )
+    def _load(self, queue: Queue, batch: Batch | None) -> None:
+        if batch is not None:
+            self.table[queue] = batch
 
     def stop(self) -> None:
         self._running = False

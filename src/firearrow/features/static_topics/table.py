@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
 from firearrow.broker.topics import Topics
-from firearrow.features.static_topics import mapping
+from firearrow.codec import tables
+from firearrow.codec.tables import Deleted
 from firearrow.features.static_topics.mapping import Mapping
 from firearrow.features.static_topics.pulling import Pulling
 from firearrow.features.static_topics.topic import StaticTopic
@@ -18,9 +18,18 @@ from firearrow.model.topic import DataVersion
 from firearrow.protocol.remoting import bodies
 from firearrow.store.api import Store
 
-log = logging.getLogger(__name__)
-
 MAPPINGS_FILE: Final = "topicQueueMapping.json"
+
+
+class MappingsTable(msgspec.Struct, rename="camel"):
+    """``topicQueueMapping.json`` (``TopicQueueMappingSerializeWrapper``)."""
+
+    data_version: DataVersion | None = None
+    topic_queue_mapping_info_map: dict[str, Mapping] | None = None
+
+
+def _read_note(found: Any) -> Mapping | Deleted:
+    return tables.read_note(found, Mapping)
 
 
 class Mappings:
@@ -35,31 +44,19 @@ class Mappings:
         self.get = self.table.get
 
     def load(self) -> None:
-        saved = self._store.load_config(MAPPINGS_FILE) or {}
-        version = msgspec.convert(saved.get("dataVersion") or {}, DataVersion)
-        self._topics.logical_version = version
-        for name, value in (saved.get("topicQueueMappingInfoMap") or {}).items():
-            self._take(name, value)
-        notes = self._store.config_notes(MAPPINGS_FILE)
+        read = tables.reader(MappingsTable)
+        saved = self._store.load_config(MAPPINGS_FILE, read) or MappingsTable()
+        self._topics.logical_version = saved.data_version or DataVersion()
+        for name, value in (saved.topic_queue_mapping_info_map or {}).items():
+            self._set(name, value)
+        notes = self._store.config_notes(MAPPINGS_FILE, _read_note)
         for note in notes:
-            if isinstance(note, dict) and "deleted" in note:
-                self._set(note["deleted"], None)
-            elif isinstance(note, dict):
-                self._take(str(note.get("topic")), note)
+            if isinstance(note, Deleted):
+                self._set(note.deleted, None)
+            else:
+                self._set(note.topic, note)
         if notes:
             self._save()
-
-    def _take(self, name: str, value: Any) -> None:
-        try:
-            self._set(name, mapping.decode(value))
-        except msgspec.ValidationError as error:
-            log.error(
-                "the mapping of static topic %s in %s is unreadable and left out: %s; set it "
-                "anew with mqadmin updateStaticTopic or remappingStaticTopic",
-                name,
-                MAPPINGS_FILE,
-                error,
-            )
 
     def put(self, new: Mapping) -> None:
         self._set(new.topic, new)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from firearrow.codec import tables
 from firearrow.model.topic import DataVersion
 from firearrow.store.api import Store
 
@@ -19,6 +20,11 @@ class _Count(msgspec.Struct):
     timestamp: int = msgspec.field(default=0, name="timeStamp")
 
 
+class _Saved(msgspec.Struct):
+    version: DataVersion | None = msgspec.field(default=None, name="dataVersion")
+    counts: dict[str, _Count] | None = msgspec.field(default=None, name="timingCount")
+
+
 class PendingCounts:
     """Counts by topic; saved when they changed."""
 
@@ -27,15 +33,11 @@ class PendingCounts:
         self._version = DataVersion()
         self._changed = False
 
-    def load(self, saved: Any) -> None:
-        """Take over what ``config/timermetrics`` holds; unreadable parts count as zero."""
-        try:
-            self._version = msgspec.convert((saved or {}).get("dataVersion") or {}, DataVersion)
-            self._counts = msgspec.convert(
-                (saved or {}).get("timingCount") or {}, dict[str, _Count]
-            )
-        except (msgspec.ValidationError, AttributeError):
-            self._counts = {}
+    def load(self, store: Store) -> None:
+        """Take over what ``config/timermetrics`` holds; if that is unreadable, nothing."""
+        saved = store.load_config(FILE, tables.reader(_Saved), needed=False)
+        if saved is not None:
+            self._version, self._counts = saved.version or DataVersion(), saved.counts or {}
 
     def add(self, topic: str, change: int, now_ms: int) -> None:
         count = self._counts.get(topic)

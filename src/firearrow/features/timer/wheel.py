@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from firearrow.codec.properties import find_property, parse_properties
 from firearrow.codec.record import Record, RecordError, decode_record, record_properties
 from firearrow.features.timer.due import TimerSettings, precision_ms
-from firearrow.features.timer.pending import FILE, PendingCounts
+from firearrow.features.timer.pending import PendingCounts
 from firearrow.features.timer.recall import DELETE_KEY, delete_key
 from firearrow.features.timer.records import message_again, readable, real_topic, time_of
 from firearrow.model import names
@@ -78,7 +78,7 @@ class Clockwork:
         Raises:
             OSError: the timer's files cannot be read.
         """
-        self.pending.load(self._store.load_config(FILE))
+        self.pending.load(self._store)
         files, store = self._files, self._store
         files.recover(self._queue_offset_of)
         low = store.min_offset(names.TIMER_TOPIC, 0)

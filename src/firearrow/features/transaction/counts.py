@@ -6,17 +6,15 @@ Kept for whichever broker has the store next: Java's shows the table as a metric
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
+from firearrow.codec import tables
 from firearrow.model.clock import Clock
 from firearrow.model.topic import DataVersion
 from firearrow.store.api import Store
-
-log = logging.getLogger(__name__)
 
 COUNTS_FILE: Final = "transactionMetrics"
 _encode = msgspec.json.Encoder().encode
@@ -50,15 +48,9 @@ class HalfCounts:
         self._unsaved = False
 
     def load(self) -> None:
-        saved: Any = self._store.load_config(COUNTS_FILE) or {}
-        try:
-            read = msgspec.convert(saved, _Saved)
-        except msgspec.ValidationError as error:
-            log.error(
-                "%s is not understood (%s): half messages are counted anew", COUNTS_FILE, error
-            )
-            return
-        self._version, self._table = read.version, read.table
+        saved = self._store.load_config(COUNTS_FILE, tables.reader(_Saved), needed=False)
+        if saved is not None:
+            self._version, self._table = saved.version, saved.table
 
     def add(self, topic: str, change: int) -> None:
         now_ms = self._clock.now_ms()
