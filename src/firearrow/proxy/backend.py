@@ -13,11 +13,13 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from firearrow.features.pop.handles import Handle
+from firearrow.features.pop.popping import Popped
 from firearrow.model.group import Group
 from firearrow.model.topic import Topic
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.remoting.command import Reply
 from firearrow.protocol.remoting.headers import Header
+from firearrow.protocol.remoting.pop_requests import PopMessage
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Route
 from firearrow.proxy.refusal import Refusal
@@ -25,6 +27,7 @@ from firearrow.proxy.refusal import Refusal
 SEND_MESSAGE_V2: Final = 310
 
 Done = Callable[[Header | None, bytes], None]
+Found = Callable[[Popped], None]
 
 
 class BrokerTopic(msgspec.Struct, frozen=True):
@@ -83,6 +86,17 @@ class Channel(Protocol):
     ) -> None:
         """Acknowledge a message of the stored ``topic`` at its broker: as ``call`` with
         ACK_MESSAGE."""
+
+    def pop(
+        self,
+        broker_name: str,
+        fields: PopMessage,
+        timeout_s: float,
+        done: Done,
+        found: Found,
+    ) -> Callable[[], None]:
+        """Pop messages: as ``poll`` with POP_MESSAGE. A broker of this process hands over what it
+        popped with ``found`` instead."""
 
     def poll(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, Protocol
 
 from firearrow.codec.properties import find_property
 from firearrow.codec.record import Record, RecordError, decode_record, split_records
 from firearrow.features.pop.handles import Handle, HandleError, parse_handle, retry_flag
+from firearrow.features.pop.popping import Popped
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
@@ -24,13 +26,15 @@ from firearrow.proxy.clients import Client
 from firearrow.proxy.encoding import delivered
 from firearrow.proxy.flow import Flow
 from firearrow.proxy.inflight import Inflight, Renewals
-from firearrow.proxy.receipts import Receipt
+from firearrow.proxy.receipts import Receipt, parse_receipt
 from firearrow.proxy.refusal import OK, of_remoting, status
 
 log = logging.getLogger(__name__)
 
+Candidate = tuple[Record, str]  # a popped message and its receipt handle
 ATTEMPTS_OF_NO_GROUP: Final = 17
 _MESSAGE: Final = rpc.ReceiveMessageResponse.MESSAGE_FIELD_NUMBER
+_OK: Final = rpc.ReceiveMessageResponse(status=OK).SerializeToString()
 _NOTHING: Final = frozenset({codes.POLLING_TIMEOUT, codes.PULL_NOT_FOUND, codes.NO_MESSAGE})
 
 
@@ -78,11 +82,18 @@ class Receive:
         self._attempts = group.retry_max_times + 1 if group else ATTEMPTS_OF_NO_GROUP
 
     def answered(self, header: Header | None, body: bytes) -> None:
-        """The broker's answer. Nothing that goes wrong with it may reach the broker, which wakes
-        others in the same step."""
+        """The broker's answer."""
+        self._guard(self._answered, header, body)
+
+    def found(self, popped: Popped) -> None:
+        """What the broker of this process popped."""
+        self._guard(self._deliver, partial(_handed_over, popped, self._place.broker_name))
+
+    def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Nothing that goes wrong may reach the broker, which wakes others in the same step."""
         self._done(self)
         try:
-            self._answered(header, body, self._clock.now_ms())
+            work(*arguments)
         except Exception as error:
             log.error(
                 "a receive of %s by group %s failed; its messages come back after their invisible "
@@ -98,7 +109,8 @@ class Receive:
         nothing = status(v2.MESSAGE_NOT_FOUND, "the server stops")
         end_receive(self._call, nothing, self._clock.now_ms())
 
-    def _answered(self, header: Header | None, body: bytes, now: int) -> None:
+    def _answered(self, header: Header | None, body: bytes) -> None:
+        now = self._clock.now_ms()
         if header is None or header.code in _NOTHING:
             end_receive(self._call, status(v2.MESSAGE_NOT_FOUND, "no new message"), now)
         elif header.code == codes.POLLING_FULL:
@@ -106,62 +118,50 @@ class Receive:
         elif header.code != codes.SUCCESS:
             end_receive(self._call, of_remoting(header.code, header.remark).status, now)
         else:
-            self._deliver(header.ext or {}, body, now)
+            read = lite.popped if self._client.lite else partial(_of_answer, self._topic)
+            self._deliver(partial(read, header.ext or {}, body, self._place.broker_name))
 
-    def _deliver(self, ext: dict[str, Any], body: bytes, now: int) -> None:
+    def _deliver(self, candidates: Callable[[], Iterator[Candidate]]) -> None:
         call = self._call
-        wanted = self._wanted(ext, body)
+        wanted = self._wanted(candidates())
         if call.ended:
-            for _, receipt in wanted:
+            for _, text in wanted:
+                receipt = parse_receipt(text)
                 self._receiving.release(self._client, self._group_name, self._topic, receipt)
             return
+        now = self._clock.now_ms()
         responses = self._responses(wanted, now)
         if responses:
             self._receiving.flow.given += len(responses)
-            call.send(rpc.ReceiveMessageResponse(status=OK), *responses, _time(now))
+            call.send(_OK, *responses, _time(now))
             call.end()
         else:
             end_receive(call, status(v2.MESSAGE_NOT_FOUND, "no match message"), now)
 
-    def _wanted(self, ext: dict[str, Any], body: bytes) -> list[tuple[Record, Receipt]]:
-        if self._client.lite:
-            return self._wanted_lite(ext, body)
-        receipt_of, tags, attempts = self._receipts(ext), self._tags, self._attempts
+    def _wanted(self, candidates: Iterator[Candidate]) -> list[Candidate]:
+        tags, attempts = None if self._client.lite else self._tags, self._attempts
         wanted = []
-        for data in split_records(body):
-            try:
-                record = decode_record(data)
-            except RecordError:
-                continue
-            receipt = receipt_of(record)
+        for candidate in candidates:
+            record, text = candidate
             if tags is not None and not checks.has_tag(record, tags):
                 # It only has the hash of a wanted tag.
                 self._receiving.acknowledge(
-                    self._client, self._group_name, self._topic, receipt, None
+                    self._client, self._group_name, self._topic, parse_receipt(text), None
                 )
             elif record.reconsume_times >= attempts:
-                self._bury(record, receipt)
+                self._bury(record, parse_receipt(text))
             else:
-                wanted.append((record, receipt))
+                wanted.append(candidate)
         return wanted
 
-    def _wanted_lite(self, ext: dict[str, Any], body: bytes) -> list[tuple[Record, Receipt]]:
-        wanted = []
-        for record, receipt in lite.popped(ext, body, self._place.broker_name):
-            if record.reconsume_times >= self._attempts:
-                self._bury(record, receipt)
-            else:
-                wanted.append((record, receipt))
-        return wanted
-
-    def _responses(self, wanted: list[tuple[Record, Receipt]], now: int) -> list[bytes]:
+    def _responses(self, wanted: list[Candidate], now: int) -> list[bytes]:
         """The messages as the client gets them; one that cannot be shown keeps no other back, and
         ends among the dead letters as what nobody acknowledges."""
         topic, auto_renew = self._topic, self._request.auto_renew
         responses = []
-        for record, receipt in wanted:
+        for record, text in wanted:
             try:
-                message_id, data = delivered(record, topic, receipt.text(), now)
+                message_id, data = delivered(record, topic, text, now)
             except Exception as error:
                 log.error(
                     "the message at offset %d of queue %d of %s cannot be delivered by gRPC; read "
@@ -173,34 +173,11 @@ class Receive:
                 )
                 continue
             if auto_renew:
+                receipt = parse_receipt(text)
                 inflight = Inflight(self._client, self._group_name, topic, receipt, now)
                 self._receiving.renewals.add(message_id, inflight)
             responses.append(part(_MESSAGE, data))
         return responses
-
-    def _receipts(self, ext: dict[str, Any]) -> Callable[[Record], Receipt]:
-        """What names each message of the broker's answer."""
-        starts = _starts(str(ext.get("startOffsetInfo", "")))
-        pop_ms, invisible_ms = int(ext["popTime"]), int(ext["invisibleTime"])
-        revive_queue = int(ext["reviveQid"])
-        topic, broker_name = self._topic, self._place.broker_name
-        usual_flag = retry_flag(topic)
-
-        def receipt(record: Record) -> Receipt:
-            handle = None
-            usual = record.topic == topic
-            if usual and b"POP_CK\x01" in record.properties:
-                handle = _stored_handle(find_property(record.properties, b"POP_CK"))
-            if handle is None:
-                flag = usual_flag if usual else retry_flag(record.topic)
-                queue_id, offset = record.queue_id, record.queue_offset
-                start = starts.get((flag, queue_id), offset)
-                handle = Handle(
-                    start, pop_ms, invisible_ms, revive_queue, flag, broker_name, queue_id, offset
-                )
-            return Receipt(handle, record.physical_offset)
-
-        return receipt
 
     def _bury(self, record: Record, receipt: Receipt) -> None:
         """It was tried too often."""
@@ -216,6 +193,48 @@ class Receive:
 
 def _unique_key(record: Record) -> str:
     return (find_property(record.properties, b"UNIQ_KEY") or b"").decode("utf-8", "replace")
+
+
+# -- what was popped, with receipt handles
+
+
+def _handed_over(popped: Popped, broker_name: str) -> Iterator[Candidate]:
+    for taken in popped.parts:
+        # Up to the offset all of them have the same handle: see ``Handle.text``.
+        common = (
+            f"{taken.start_offset} {popped.pop_ms} {popped.invisible_ms} {popped.revive_queue} "
+            f"{taken.retry_flag} {broker_name} {taken.queue_id}"
+        )
+        for data, offset in zip(split_records(taken.records), taken.offsets, strict=True):
+            try:
+                record = decode_record(data)
+            except RecordError:
+                continue
+            yield record, f"{common} {offset} {record.physical_offset}"
+
+
+def _of_answer(
+    topic: str, ext: dict[str, Any], body: bytes, broker_name: str
+) -> Iterator[Candidate]:
+    """The same, of a broker's answer to POP_MESSAGE."""
+    starts = _starts(str(ext.get("startOffsetInfo", "")))
+    pop_ms, invisible_ms = int(ext["popTime"]), int(ext["invisibleTime"])
+    revive_queue = int(ext["reviveQid"])
+    for data in split_records(body):
+        try:
+            record = decode_record(data)
+        except RecordError:
+            continue
+        handle = None
+        if record.topic == topic and b"POP_CK\x01" in record.properties:
+            handle = _stored_handle(find_property(record.properties, b"POP_CK"))
+        if handle is None:
+            flag, queue_id, offset = retry_flag(record.topic), record.queue_id, record.queue_offset
+            start = starts.get((flag, queue_id), offset)
+            handle = Handle(
+                start, pop_ms, invisible_ms, revive_queue, flag, broker_name, queue_id, offset
+            )
+        yield record, f"{handle.text()} {record.physical_offset}"
 
 
 def _stored_handle(check_point: bytes | None) -> Handle | None:

@@ -77,8 +77,9 @@ def _check_parent(group: str, parent: str, topic: str) -> None:
         )
 
 
-def popped(ext: dict[str, Any], body: bytes, broker_name: str) -> Iterator[tuple[Record, Receipt]]:
-    """The messages of a POP_LITE_MESSAGE with their receipts, as their lite topics have them."""
+def popped(ext: dict[str, Any], body: bytes, broker_name: str) -> Iterator[tuple[Record, str]]:
+    """The messages of a POP_LITE_MESSAGE with their receipt handles, as their lite topics have
+    them."""
     pop_ms, invisible_ms = int(ext["popTime"]), int(ext["invisibleTime"])
     revive_queue = int(ext["reviveQid"])
     attempts = str(ext.get("orderCountInfo") or "").split(";")
@@ -96,7 +97,7 @@ def popped(ext: dict[str, Any], body: bytes, broker_name: str) -> Iterator[tuple
         handle = Handle(0, pop_ms, invisible_ms, revive_queue, NORMAL, broker_name, 0, offset)
         times = int(attempt) if attempt.isdecimal() else 0
         record = msgspec.structs.replace(record, queue_offset=offset, reconsume_times=times)
-        yield record, Receipt(handle, record.physical_offset, lite_topic)
+        yield record, Receipt(handle, record.physical_offset, lite_topic).text()
 
 
 def leave(client: Client) -> None:

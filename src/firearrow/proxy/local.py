@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from firearrow.codec.addresses import pack_address
 from firearrow.features.pop.handles import Handle
+from firearrow.features.pop.popping import Popped
 from firearrow.model.clock import Clock, Timer
 from firearrow.model.group import Group
 from firearrow.model.topic import Topic
@@ -20,10 +21,15 @@ from firearrow.protocol.remoting.command import (
     Request,
 )
 from firearrow.protocol.remoting.headers import Header, decode_frame
-from firearrow.protocol.remoting.pop_requests import ACK_MESSAGE, AckMessage
+from firearrow.protocol.remoting.pop_requests import (
+    ACK_MESSAGE,
+    POP_MESSAGE,
+    AckMessage,
+    PopMessage,
+)
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
-from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, DirectSends, Done
+from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, DirectSends, Done, Found
 
 PLACES_KNOWN_MAX: Final = 10_000
 
@@ -74,6 +80,25 @@ class LocalChannel:
     ) -> None:
         fields = AckMessage(group, topic, handle.queue_id, "", handle.offset, None, handle)
         self._line.ask(ACK_MESSAGE, fields, b"", timeout_s, done)
+
+    def pop(
+        self,
+        broker_name: str,
+        fields: PopMessage,
+        timeout_s: float,
+        done: Done,
+        found: Found,
+    ) -> Callable[[], None]:
+        line = self._line
+
+        def handed_over(opaque: int, popped: Popped) -> None:
+            if line.settle(opaque) is not None:
+                found(popped)
+
+        fields.found = handed_over
+        poll = _Poll(line)
+        line.ask(POP_MESSAGE, fields, b"", timeout_s, done, poll)
+        return poll.give_up
 
     def poll(
         self,
@@ -155,15 +180,21 @@ class _Line:
     def send(self, data: bytes) -> None:
         """The broker answers later than at once."""
         header, body = decode_frame(data)
-        if self._asking is not None and self._asking[0] == header.opaque:
+        done = self.settle(header.opaque)
+        if done is not None:
+            done(header, body)
+
+    def settle(self, opaque: int) -> Done | None:
+        """The answer of a request has come: whom it is for, unless somebody had it already."""
+        if self._asking is not None and self._asking[0] == opaque:
             done = self._asking[1]
             self._asking = None
-            done(header, body)
-            return
-        waiting = self._waiting.pop(header.opaque, None)
-        if waiting is not None:
-            waiting.timer.cancel()
-            waiting.done(header, body)
+            return done
+        waiting = self._waiting.pop(opaque, None)
+        if waiting is None:
+            return None
+        waiting.timer.cancel()
+        return waiting.done
 
     def _give_up(self, opaque: int) -> None:
         waiting = self._waiting.pop(opaque, None)

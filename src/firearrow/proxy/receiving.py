@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from firearrow.features.pop.handles import Handle
 from firearrow.model import codes
@@ -13,6 +13,7 @@ from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
 from firearrow.protocol.remoting.headers import Header
 from firearrow.protocol.remoting.lite_requests import POP_LITE_MESSAGE
+from firearrow.protocol.remoting.pop_requests import PopMessage
 from firearrow.proxy import checks, lite
 from firearrow.proxy.acknowledging import Acknowledging, result_of
 from firearrow.proxy.backend import Backend, BrokerTopic, Done, missing
@@ -25,7 +26,6 @@ from firearrow.proxy.receipts import Receipt, unexpired
 from firearrow.proxy.refusal import Refusal, status
 from firearrow.proxy.sending import CALL_S
 
-POP_MESSAGE: Final = 200050
 CHANGE_INVISIBLE: Final = 200053
 SEND_BACK: Final = 36
 
@@ -34,7 +34,8 @@ POLLING_MS_MAX: Final = 20_000
 RESERVE_MS: Final = 100  # ``longPollingReserveTimeInMillis``: for the answer to arrive
 BATCH_MAX: Final = 32
 RELEASE_MS: Final = 1000  # nobody takes it: it comes back soon
-INIT_MODE_MAX: Final = "1"
+INIT_MODE_MAX: Final = 1
+EVERY_QUEUE: Final = -1
 
 
 class Receiving:
@@ -78,23 +79,6 @@ class Receiving:
             except Refusal as refusal:
                 end_receive(call, refusal.status, self._clock.now_ms())
                 return
-            ext = {
-                "consumerGroup": group_name,
-                "topic": topic,
-                "invisibleTime": str(invisible_ms),
-                "pollTime": str(polling_ms),
-                "bornTime": str(self._clock.now_ms()),
-            }
-            if request.attempt_id:
-                ext["attemptId"] = request.attempt_id
-            count = str(min(max(1, request.batch_size), BATCH_MAX))
-            code = POP_LITE_MESSAGE
-            if client.lite:
-                ext |= {"clientId": client.client_id, "maxMsgNum": count}
-            else:
-                code = POP_MESSAGE
-                fifo = group is not None and group.consume_message_orderly
-                ext |= {"maxMsgNums": count, **_which(request, fifo=fifo)}
             receive = Receive(
                 self, self._waiting.discard, self._clock, call, client, request, place, group
             )
@@ -102,10 +86,22 @@ class Receiving:
                 receive.dismiss()
                 return
             self._waiting.add(receive)
-            timeout_s = polling_ms / 1000 + CALL_S
-            give_up = client.channel.poll(
-                place.broker_name, code, ext, b"", timeout_s, receive.answered
+            ask = Ask(request, topic, group_name, invisible_ms, polling_ms, self._clock.now_ms())
+            fifo = group is not None and group.consume_message_orderly
+            channel, name, timeout_s = (
+                client.channel,
+                place.broker_name,
+                ask.poll_ms / 1000 + CALL_S,
             )
+            if client.lite:
+                ext = ask.lite(client.client_id)
+                give_up = channel.poll(
+                    name, POP_LITE_MESSAGE, ext, b"", timeout_s, receive.answered
+                )
+            else:
+                give_up = channel.pop(
+                    name, ask.pop(fifo=fifo), timeout_s, receive.answered, receive.found
+                )
 
             def left() -> None:
                 self._waiting.discard(receive)
@@ -277,16 +273,50 @@ def _invisible_ms(request: rpc.ReceiveMessageRequest) -> int:
     return invisible_ms
 
 
-def _which(request: rpc.ReceiveMessageRequest, *, fifo: bool) -> dict[str, str]:
-    """Which messages of which queues a pop is for."""
-    expression = request.filter_expression
-    return {
-        "queueId": "-1",
-        "initMode": INIT_MODE_MAX,
-        "expType": "SQL92" if expression.type == v2.SQL else "TAG",
-        "exp": expression.expression or "*",
-        "order": str(fifo).lower(),
-    }
+class Ask(NamedTuple):
+    """What a receive asks a broker for."""
+
+    request: rpc.ReceiveMessageRequest
+    topic: str
+    group: str
+    invisible_ms: int
+    poll_ms: int
+    born_ms: int
+
+    @property
+    def _count(self) -> int:
+        return min(max(1, self.request.batch_size), BATCH_MAX)
+
+    def pop(self, *, fifo: bool) -> PopMessage:
+        expression = self.request.filter_expression
+        return PopMessage(
+            self.group,
+            self.topic,
+            EVERY_QUEUE,
+            self._count,
+            self.invisible_ms,
+            self.poll_ms,
+            self.born_ms,
+            INIT_MODE_MAX,
+            "SQL92" if expression.type == v2.SQL else "TAG",
+            expression.expression or "*",
+            fifo,
+            self.request.attempt_id or None,
+        )
+
+    def lite(self, client_id: str) -> dict[str, str]:
+        ext = {
+            "consumerGroup": self.group,
+            "topic": self.topic,
+            "invisibleTime": str(self.invisible_ms),
+            "pollTime": str(self.poll_ms),
+            "bornTime": str(self.born_ms),
+            "clientId": client_id,
+            "maxMsgNum": str(self._count),
+        }
+        if self.request.attempt_id:
+            ext["attemptId"] = self.request.attempt_id
+        return ext
 
 
 def _readable(places: list[BrokerTopic], broker_name: str, topic: str) -> BrokerTopic:

@@ -210,12 +210,23 @@ class PopRoom(BaseRoom):
             lambda: request.peer.closed,
             lambda later: self._answer_later(request, wanted, later),
         )
-        return None if received is None else self._encode(request.opaque, wanted, received)
+        return None if received is None else self._answer(request, wanted, received)
 
     def _answer_later(self, request: Request[PopMessage], wanted: Pop, received: Received) -> None:
-        encoded = self._encode(request.opaque, wanted, received)
         if not request.one_way and not request.peer.closed:
-            request.peer.send(encoded)
+            encoded = self._answer(request, wanted, received)
+            if encoded is not None:
+                request.peer.send(encoded)
+
+    def _answer(
+        self, request: Request[PopMessage], wanted: Pop, received: Received
+    ) -> bytes | None:
+        """The frame of an answer; ``None`` when messages were handed over as values."""
+        found = request.fields.found
+        if received.code == codes.SUCCESS and callable(found):
+            found(request.opaque, received.popped)
+            return None
+        return self._encode(request.opaque, wanted, received)
 
     def _encode(self, opaque: int, wanted: Pop, received: Received) -> bytes:
         if received.code != codes.SUCCESS:

@@ -37,6 +37,8 @@ class PopMessage(Fields):
     expression: str | None = field(default=None, name="exp")
     order: bool = False
     attempt_id: str | None = None
+    # In a request that comes from this process: takes what was popped, in the place of an answer.
+    found: Any = field(default=None, name="-found")
 
 
 class AckMessage(Fields):

@@ -13,12 +13,13 @@ from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
 from firearrow.model.network import Network
+from firearrow.protocol.remoting.command import Fields
 from firearrow.protocol.remoting.headers import OURS, Header, Identity
 from firearrow.protocol.remoting.link import Link
-from firearrow.protocol.remoting.pop_requests import ACK_MESSAGE
+from firearrow.protocol.remoting.pop_requests import ACK_MESSAGE, POP_MESSAGE, PopMessage
 from firearrow.protocol.remoting.requests import SendMessageV2
 from firearrow.protocol.remoting.session import Dispatcher, Route
-from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, DirectSends, Done
+from firearrow.proxy.backend import SEND_MESSAGE_V2, BrokerTopic, DirectSends, Done, Found
 from firearrow.proxy.remote.brokers import Brokers, Known
 from firearrow.proxy.remote.groups import GroupTable
 from firearrow.proxy.remote.nameservers import NameServers
@@ -135,9 +136,7 @@ class RemoteChannel:
         done: Done,
     ) -> None:
         """See ``Channel``."""
-        values = msgspec.to_builtins(fields)
-        ext = {name: _text(value) for name, value in values.items() if value is not None}
-        self.call(broker_name, SEND_MESSAGE_V2, ext, body, timeout_s, done)
+        self.call(broker_name, SEND_MESSAGE_V2, _texts(fields), body, timeout_s, done)
 
     def acknowledge(
         self, topic: str, group: str, handle: Handle, timeout_s: float, done: Done
@@ -151,6 +150,17 @@ class RemoteChannel:
             "offset": str(handle.offset),
         }
         self.call(handle.broker_name, ACK_MESSAGE, ext, b"", timeout_s, done)
+
+    def pop(
+        self,
+        broker_name: str,
+        fields: PopMessage,
+        timeout_s: float,
+        done: Done,
+        found: Found,
+    ) -> Callable[[], None]:
+        """See ``Channel``."""
+        return self.poll(broker_name, POP_MESSAGE, _texts(fields), b"", timeout_s, done)
 
     def poll(
         self,
@@ -223,6 +233,12 @@ class RemoteChannel:
         self._closed = True
         for link in self._links.values():
             link.close()
+
+
+def _texts(fields: Fields) -> dict[str, str]:
+    """Fields as a header has them."""
+    values = msgspec.to_builtins(fields)
+    return {name: _text(value) for name, value in values.items() if value is not None}
 
 
 def _text(value: Any) -> str:
