@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final, NamedTuple
 
 from firearrow.features.pop.handles import Handle
 from firearrow.model import codes
 from firearrow.model.clock import Clock
 from firearrow.model.group import Group
+from firearrow.protocol.grpc import calls
 from firearrow.protocol.grpc.calls import Call
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc
@@ -25,9 +27,12 @@ from firearrow.proxy.inflight import RENEW_INVISIBLE_MS, Inflight, Renewals
 from firearrow.proxy.receipts import Receipt, unexpired
 from firearrow.proxy.refusal import Refusal, status
 from firearrow.proxy.sending import CALL_S
+from firearrow.proxy.turns import Turns
 
 CHANGE_INVISIBLE: Final = 200053
 SEND_BACK: Final = 36
+
+log = logging.getLogger(__name__)
 
 POLLING_MS_MIN: Final = 5_000
 POLLING_MS_MAX: Final = 20_000
@@ -47,6 +52,7 @@ class Receiving:
         self._backend = backend
         self._clock = clock
         self.renewals = Renewals(clock, self._renew)
+        self._turns = Turns(clock)
         self._acks = Acknowledging(clients, clock, self.renewals)
         self.ack = self._acks.ack
         self._waiting: set[Receive] = set()  # for a broker's answer
@@ -62,59 +68,74 @@ class Receiving:
 
     def receive(self, call: Call, request: rpc.ReceiveMessageRequest) -> None:
         client = self._clients.of(call)
-        polling_ms = self._polling_ms(call, client, request)
-        topic = checks.topic_name(request.message_queue.topic)
-        group_name = checks.group_name(request.group)
-        invisible_ms = _invisible_ms(request)
-
-        def with_group(group: Group | None) -> None:
-            self._backend.topic(topic, lambda places: with_places(places, group))
-
-        def with_places(places: list[BrokerTopic], group: Group | None) -> None:
-            try:
-                if lite.parent_of(group) and not client.lite:
-                    # Nor before it has said what it is: it would get the parent's messages.
-                    raise Refusal(v2.UNRECOGNIZED_CLIENT_TYPE, "the group is for lite consumers")
-                place = _readable(places, request.message_queue.broker.name, topic)
-            except Refusal as refusal:
-                end_receive(call, refusal.status, self._clock.now_ms())
-                return
-            receive = Receive(
-                self, self._waiting.discard, self._clock, call, client, request, place, group
-            )
-            if self._leaving:
-                receive.dismiss()
-                return
-            self._waiting.add(receive)
-            ask = Ask(request, topic, group_name, invisible_ms, polling_ms, self._clock.now_ms())
-            fifo = group is not None and group.consume_message_orderly
-            channel, name, timeout_s = (
-                client.channel,
-                place.broker_name,
-                ask.poll_ms / 1000 + CALL_S,
-            )
-            if client.lite:
-                ext = ask.lite(client.client_id)
-                give_up = channel.poll(
-                    name, POP_LITE_MESSAGE, ext, b"", timeout_s, receive.answered
-                )
-            else:
-                give_up = channel.pop(
-                    name, ask.pop(fifo=fifo), timeout_s, receive.answered, receive.found
-                )
-
-            def left() -> None:
-                self._waiting.discard(receive)
-                give_up()
-
-            call.cancelled = left
-
-        if client.lite and self.renewals.of_client(client.client_id, group_name) > lite.UNACKED_MAX:
+        wanted = Wanted(
+            request,
+            poll_ms=self._polling_ms(call, client, request),
+            topic=checks.topic_name(request.message_queue.topic),
+            group=checks.group_name(request.group),
+            invisible_ms=_invisible_ms(request),
+        )
+        inflight = self.renewals.of_client(client.client_id, wanted.group) if client.lite else 0
+        if inflight > lite.UNACKED_MAX:
             raise Refusal(
                 v2.FORBIDDEN,
                 f"the client has more than {lite.UNACKED_MAX} messages that are not acknowledged",
             )
-        self._backend.group(group_name, with_group)
+
+        def with_group(group: Group | None) -> None:
+            self._backend.topic(
+                wanted.topic, lambda places: self._pop(call, client, wanted, places, group)
+            )
+
+        def begin() -> None:
+            if call.ended:
+                return
+            try:
+                self._backend.group(wanted.group, with_group)
+            except Exception as error:  # as in a handler: it ends its call alone
+                log.error("a receive by %s failed", call.remote, exc_info=error)
+                call.end(calls.INTERNAL, f"{type(error).__name__}: {error}")
+
+        self._turns.take(client, begin)
+
+    def _pop(
+        self,
+        call: Call,
+        client: Client,
+        wanted: Wanted,
+        places: list[BrokerTopic],
+        group: Group | None,
+    ) -> None:
+        request, now_ms = wanted.request, self._clock.now_ms()
+        try:
+            if lite.parent_of(group) and not client.lite:
+                # Nor before it has said what it is: it would get the parent's messages.
+                raise Refusal(v2.UNRECOGNIZED_CLIENT_TYPE, "the group is for lite consumers")
+            place = _readable(places, request.message_queue.broker.name, wanted.topic)
+        except Refusal as refusal:
+            end_receive(call, refusal.status, now_ms)
+            return
+        receive = Receive(
+            self, self._waiting.discard, self._clock, call, client, request, place, group
+        )
+        if self._leaving:
+            receive.dismiss()
+            return
+        self._waiting.add(receive)
+        channel, name = client.channel, place.broker_name
+        timeout_s = wanted.poll_ms / 1000 + CALL_S
+        if client.lite:
+            ext = wanted.of_lite(client.client_id, now_ms)
+            give_up = channel.poll(name, POP_LITE_MESSAGE, ext, b"", timeout_s, receive.answered)
+        else:
+            fields = wanted.fields(now_ms, fifo=group is not None and group.consume_message_orderly)
+            give_up = channel.pop(name, fields, timeout_s, receive.answered, receive.found)
+
+        def left() -> None:
+            self._waiting.discard(receive)
+            give_up()
+
+        call.cancelled = left
 
     def _polling_ms(self, call: Call, client: Client, request: rpc.ReceiveMessageRequest) -> int:
         left_ms = None
@@ -273,7 +294,7 @@ def _invisible_ms(request: rpc.ReceiveMessageRequest) -> int:
     return invisible_ms
 
 
-class Ask(NamedTuple):
+class Wanted(NamedTuple):
     """What a receive asks a broker for."""
 
     request: rpc.ReceiveMessageRequest
@@ -281,13 +302,12 @@ class Ask(NamedTuple):
     group: str
     invisible_ms: int
     poll_ms: int
-    born_ms: int
 
     @property
     def _count(self) -> int:
         return min(max(1, self.request.batch_size), BATCH_MAX)
 
-    def pop(self, *, fifo: bool) -> PopMessage:
+    def fields(self, now_ms: int, *, fifo: bool) -> PopMessage:
         expression = self.request.filter_expression
         return PopMessage(
             self.group,
@@ -296,7 +316,7 @@ class Ask(NamedTuple):
             self._count,
             self.invisible_ms,
             self.poll_ms,
-            self.born_ms,
+            now_ms,
             INIT_MODE_MAX,
             "SQL92" if expression.type == v2.SQL else "TAG",
             expression.expression or "*",
@@ -304,13 +324,13 @@ class Ask(NamedTuple):
             self.request.attempt_id or None,
         )
 
-    def lite(self, client_id: str) -> dict[str, str]:
+    def of_lite(self, client_id: str, now_ms: int) -> dict[str, str]:
         ext = {
             "consumerGroup": self.group,
             "topic": self.topic,
             "invisibleTime": str(self.invisible_ms),
             "pollTime": str(self.poll_ms),
-            "bornTime": str(self.born_ms),
+            "bornTime": str(now_ms),
             "clientId": client_id,
             "maxMsgNum": str(self._count),
         }
