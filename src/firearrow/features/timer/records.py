@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from typing import Final, NamedTuple
 
 from firearrow.codec.hashes import java_hash
 from firearrow.codec.numbers import INT32_MAX, whole_number
-from firearrow.codec.properties import format_properties
+from firearrow.codec.properties import format_properties, parse_properties
 from firearrow.codec.record import Record, RecordError, decode_record
 from firearrow.model.message import Message
 
 log = logging.getLogger(__name__)
 
 
-@lru_cache(maxsize=1024)
-def real_topic(name: bytes | None) -> tuple[str, int]:
-    """The topic that a message comes to, and its hash."""
-    topic = (name or b"").decode("utf-8", "replace")
-    return topic, java_hash(topic)
+END_BYTES_MAX: Final = 512  # of what is remembered
+_OUT_MARK: Final = b"\x02TIMER_OUT_MS\x01"
 
 
-@lru_cache(maxsize=1024)
-def time_of(text: bytes | None) -> int | None:
-    """What TIMER_OUT_MS says, where it says anything: mostly the same as the one before."""
-    return whole_number((text or b"").decode("utf-8", "replace"))
+class Timing(NamedTuple):
+    """When a message comes, and where to. ``out_ms`` is ``None`` when it does not say."""
+
+    out_ms: int | None
+    topic: str
+    topic_hash: int
+
+
+def timing(properties: bytes) -> Timing:
+    """Read of properties what the timer wrote. It stands at their end, where it is mostly the same
+    as that of the message before."""
+    end = properties[properties.rfind(_OUT_MARK) + 1 :]
+    if len(end) <= END_BYTES_MAX:
+        found = _known_timing(end)
+        if found.topic:
+            return found
+    return _read_timing(properties)
+
+
+def _read_timing(properties: bytes) -> Timing:
+    values = parse_properties(properties)
+    topic = values.get("REAL_TOPIC", "")
+    return Timing(whole_number(values.get("TIMER_OUT_MS", "")), topic, java_hash(topic))
+
+
+_known_timing = lru_cache(maxsize=1024)(_read_timing)
 
 
 def readable(data: bytes | None, physical_offset: int) -> Record | None:

@@ -17,7 +17,7 @@ from firearrow.codec.record import Record, RecordError, decode_record, record_pr
 from firearrow.features.timer.due import TimerSettings, precision_ms
 from firearrow.features.timer.pending import PendingCounts
 from firearrow.features.timer.recall import DELETE_KEY, delete_key
-from firearrow.features.timer.records import message_again, readable, real_topic, time_of
+from firearrow.features.timer.records import message_again, readable, timing
 from firearrow.model import names
 from firearrow.model.clock import Clock, Timer
 from firearrow.store.api import PutStatus, Store
@@ -211,7 +211,7 @@ class Clockwork:
         except IndexError:
             readable(data, phy)
             return True
-        out_ms = time_of(find_property(properties, b"TIMER_OUT_MS"))
+        out_ms, topic, topic_hash = timing(properties)
         if out_ms is None:
             log.error("a timed message at %d has no time and is left out", phy)
             return True
@@ -229,7 +229,6 @@ class Clockwork:
             slot_ms = self._write_ms + (self._floor(window // 2) if short else window)
         if find_property(properties, _DELETE_NAME) is not None:
             magic |= MAGIC_DELETE
-        topic, topic_hash = real_topic(find_property(properties, b"REAL_TOPIC"))
         files.add(magic, self._write_ms, slot_ms, phy, len(data), topic_hash)
         if slot_ms > self._busy_until_ms:
             self._busy_until_ms = slot_ms
