@@ -222,7 +222,10 @@ class Server:
         try:
             ((host, port),) = parse_addresses(address)
         except ValueError:  # a broker may say anything of itself
-            log.warning("a broker registered with %r, which is no address", address)
+            log.warning(
+                "a broker registered with %r, which is no address: set its brokerIP1 to one",
+                address,
+            )
         else:
             self.network.connect(host, port, session, lambda reason: None)
 

@@ -147,7 +147,12 @@ class Members:
         joined = client is None
         if client is None or client.client_id != client_id:
             if client is not None:
-                log.warning("%s changed its id to %s", client.client_id, client_id)
+                log.warning(
+                    "client %s calls itself %s on the same connection now: queues are shared out "
+                    "anew. Give each client of a process an instance name of its own",
+                    client.client_id,
+                    client_id,
+                )
             client = clients[caller] = Client(caller, client_id, language, version)
         client.seen_s = self._clock.monotonic()
         client.seen_ms = self._clock.now_ms()

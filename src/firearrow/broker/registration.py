@@ -202,7 +202,12 @@ class RemoteNameServer:
             self._say_down("it does not answer")
         elif header.code != codes.SUCCESS:
             if whole:
-                log.error("name server %s refuses this broker: %s", self.address, header.remark)
+                log.error(
+                    "name server %s refuses this broker (%s): clients that ask it do not find the "
+                    "broker. See its log, and brokerName, brokerClusterName and brokerId here",
+                    self.address,
+                    header.remark,
+                )
             else:
                 self._send_everything()  # it has dropped this broker meanwhile
         else:
@@ -268,7 +273,11 @@ def _ordered(body: bytes) -> list[str]:
     try:
         return list(msgspec.convert(lenient_json.loads(body), _KvTable).table)
     except ValueError as error:
-        log.warning("unreadable order configuration from a name server: %s", error)
+        log.warning(
+            "a name server answers with an order configuration (ORDER_TOPIC_CONFIG) that cannot be "
+            "read: %s. It counts as empty; see what namesrvAddr points to",
+            error,
+        )
         return []
 
 
@@ -304,7 +313,11 @@ def _route(body: bytes) -> _Route | None:
     try:
         return msgspec.convert(lenient_json.loads(body), _Route)
     except ValueError as error:
-        log.warning("unreadable route from a name server: %s", error)
+        log.warning(
+            "a name server answers with a route that cannot be read: %s. The one before goes on to "
+            "count; see what namesrvAddr points to",
+            error,
+        )
         return None
 
 

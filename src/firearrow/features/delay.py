@@ -204,11 +204,19 @@ class DelayRoom(BaseRoom):
             message = _real_message(decode_record(data))
         except RecordError as error:
             log.error(
-                "a delayed message at %d is unreadable and left out: %s", physical_offset, error
+                "the delayed message at %d of the commit log is unreadable (%s) and not delivered; "
+                "check the disk",
+                physical_offset,
+                error,
             )
             return True
         if message is None or message.topic == names.TRANS_HALF_TOPIC:
-            log.error("a delayed message at %d has no destination and is left out", physical_offset)
+            log.error(
+                "the delayed message at %d of the commit log names no topic to go to and is not "
+                "delivered: see who sends to topic %s",
+                physical_offset,
+                names.SCHEDULE_TOPIC,
+            )
             return True
         # Past the rooms: its DELAY property must not take it aside again.
         return self._store.append(message).status in (PutStatus.OK, PutStatus.MESSAGE_ILLEGAL)

@@ -112,7 +112,13 @@ class ReplyRoom(BaseRoom):
             )
         )
         if put.status is not PutStatus.OK:
-            log.warning("a reply is delivered, but not stored: %s %s", put.status.value, put.reason)
+            log.warning(
+                "a reply of topic %s is delivered, but not stored: %s %s. Set "
+                "storeReplyMessageEnable=false if replies need not be kept, or check the disk",
+                fields.topic,
+                put.status.value,
+                put.reason,
+            )
             return ext
         self._stats.stored(fields.topic, 1, put.end - put.physical_offset)
         ext["msgId"] = offset_message_id(self._store_host, put.physical_offset)
@@ -150,7 +156,12 @@ class ReplyRoom(BaseRoom):
             answer(request, Reply(ext=stored))
             return
         why = "it did not answer" if header is None else f"it answered {header.code}"
-        log.warning("a reply for client %s was not taken: %s", client_id, why)
+        log.warning(
+            "a reply for client %s was not taken: %s. Who sent it is told; the client may have "
+            "waited too short, raise the timeout of its requests",
+            client_id,
+            why,
+        )
         answer(request, self._failed(stored, f"push reply message to {client_id} fail: {why}"))
 
     def _failed(self, stored: dict[str, str], remark: str) -> Reply:

@@ -105,6 +105,6 @@ def _saved(change: Callable[[], None]) -> Reply:
     try:
         change()
     except OSError as error:
-        log.error("a key-value change is refused, it cannot be saved: %s", error)
+        log.error("a key-value change is refused, it cannot be saved: %s; check the disk", error)
         return Reply(codes.SYSTEM_ERROR, f"it cannot be saved: {error.strerror}")
     return Reply()

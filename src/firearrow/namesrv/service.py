@@ -108,7 +108,10 @@ class NameServer:
     def _scan(self) -> None:
         for cluster, address, entry in self.table.expired(self._now()):
             log.warning(
-                "broker %s (%s) was silent for too long and is dropped", entry.name, address
+                "broker %s (%s) was silent for too long and is dropped: clients do not find it "
+                "until it registers again. See whether it runs, and its log",
+                entry.name,
+                address,
             )
             close = getattr(entry.connection, "close", None)
             if close is not None:
@@ -123,7 +126,11 @@ class NameServer:
     def session_closed(self, caller: Caller) -> None:
         """A connection is gone: what registered over it is offline now."""
         for cluster, address, name in self.table.of_connection(caller):
-            log.warning("broker %s (%s) disconnected", name, address)
+            log.warning(
+                "broker %s (%s) disconnected: clients do not find it until it is back",
+                name,
+                address,
+            )
             self.table.unregister(cluster, name, address)
         self._send_changes()
 

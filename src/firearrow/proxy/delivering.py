@@ -96,8 +96,8 @@ class Receive:
             work(*arguments)
         except Exception as error:
             log.error(
-                "a receive of %s by group %s failed; its messages come back after their invisible "
-                "time",
+                "a receive of topic %s by group %s failed; its messages come back after their "
+                "invisible time. This is a defect, please report it",
                 self._topic,
                 self._group_name,
                 exc_info=error,

@@ -116,7 +116,13 @@ class Pulling:
             try:
                 self._pulled(call, request, header, body)
             except Exception as error:  # it must not reach the broker, which wakes others too
-                log.error("a pull of %s by group %s failed", topic, group, exc_info=error)
+                log.error(
+                    "a pull of topic %s by group %s failed, and its client is told; this is a "
+                    "defect, please report it",
+                    topic,
+                    group,
+                    exc_info=error,
+                )
                 _end_pull(call, status(v2.INTERNAL_SERVER_ERROR, str(error)))
 
         self._with_queue(request.message_queue, found, lambda result: _end_pull(call, result))

@@ -289,7 +289,14 @@ class ConfigFiles:
                 self._known.add(name)
                 self._unsaved.discard(name)
             except OSError as error:
-                log.error("cannot save %s/%s: %s", self._root, name, error.strerror)
+                log.error(
+                    "cannot save %s/%s before the end: %s. The next start knows what was saved "
+                    "before, and what is in the journal; check the disk, and free space if it is "
+                    "full",
+                    self._root,
+                    name,
+                    error.strerror,
+                )
         self._wanted.clear()
         for name in self._disk.names(self._root):
             table = name.removesuffix(".old").removesuffix(".journal")

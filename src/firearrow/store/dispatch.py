@@ -301,9 +301,10 @@ class Dispatcher:
 
 def _note_gap(topic: str, queue_id: int, start: int, end: int) -> None:
     log.error(
-        "queue %s/%d has no entries from %d to %d; their messages are not readable",
-        topic,
+        "queue %d of topic %s lost its entries from %d to %d: their messages are not readable by "
+        "offset, but by id and key. Check the disk",
         queue_id,
+        topic,
         start,
         end,
     )

@@ -67,7 +67,12 @@ class KeyIndex:
             if len(name) != 17 or not name.isdigit():
                 continue
             if disk.size(path) != self._shape.file_bytes:
-                log.warning("%s has another size than configured and is left out", path)
+                log.warning(
+                    "%s has another size than maxHashSlotNum and maxIndexNum make, and is left "
+                    "out: its messages are not found by key. Set these as they were, or remove "
+                    "the file",
+                    path,
+                )
                 continue
             file = IndexFile(name, disk.map(path, self._shape.file_bytes), self._shape)
             # What is newer than the last sync may be there in parts, and a file that was still
@@ -278,7 +283,12 @@ class KeyIndex:
                 checkpoint = self._store.checkpoint
                 checkpoint.index_time = max(checkpoint.index_time, file.end_ms)
         except OSError as error:
-            log.warning("the key index stays behind the log: %s", error.strerror)
+            log.warning(
+                "the key index in %s cannot be finished: %s. The next start builds the rest; check "
+                "the disk, and free space if it is full",
+                self._root,
+                error.strerror,
+            )
         self.release()
 
     def release(self) -> None:

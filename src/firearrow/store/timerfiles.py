@@ -121,7 +121,9 @@ class TimerFiles:
         broken = {time_ms: slot for time_ms, slot in self._slots() if slot.last >= end}
         if not broken:
             return
-        log.warning("%d slots of the timer wheel are mended from the timer log", len(broken))
+        log.warning(
+            "%d slots of the timer wheel are mended from the timer log: nothing to do", len(broken)
+        )
         for time_ms in broken:
             self.wheel.put(time_ms, EMPTY)
         position = min(slot.first for slot in broken.values())

@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
         try:
             self._session = self._factory(self)
         except Exception:
-            log.exception("no session for %s:%d", *self.remote)
+            log.exception("cannot serve %s:%d; this is a defect, please report it", *self.remote)
             self.abort()
         else:
             self._receive = self._session.receive
@@ -132,7 +132,10 @@ class Connection(asyncio.Protocol):
         except SessionError as error:
             self.close(str(error), logging.DEBUG if error.counted else logging.INFO)
         except Exception:
-            log.exception("closing %s:%d, its session failed", *self.remote)
+            log.exception(
+                "closing %s:%d, its session failed; this is a defect, please report it",
+                *self.remote,
+            )
             self.abort()
         else:
             if answer and not self.closed:
@@ -159,7 +162,11 @@ class Connection(asyncio.Protocol):
             try:
                 session.disconnected()
             except Exception:
-                log.exception("the session of %s:%d failed while it ended", *self.remote)
+                log.exception(
+                    "the session of %s:%d failed while it ended; this is a defect, please report "
+                    "it",
+                    *self.remote,
+                )
         self._owner.lost(self)
 
     # -- Peer

@@ -117,7 +117,10 @@ class Listener:
         if self._count() >= self._limits.connections_max:
             if not self._full:
                 log.warning(
-                    "refusing %s:%d and others: %d connections are open", *source, self._count()
+                    "refusing %s:%d and others: %d connections are open, and that is the limit; "
+                    "see which clients open so many",
+                    *source,
+                    self._count(),
                 )
             self._full = True
             sock.close()
@@ -134,7 +137,14 @@ class Listener:
 
     def _pause(self, error: OSError) -> None:
         if not self._exhausted:
-            log.error("cannot accept on %s:%d: %s", *self.address, error)
+            log.error(
+                "cannot accept connections on %s:%d: %s. Those that are open go on; it is tried "
+                "again every %g s. Raise the limit of open files (ulimit -Hn), or let there be "
+                "fewer clients",
+                *self.address,
+                error.strerror or error,
+                ACCEPT_PAUSE_S,
+            )
         self._exhausted = True
         self._loop.remove_reader(self._sock)
         self._clock.call_later(ACCEPT_PAUSE_S, self._resume)

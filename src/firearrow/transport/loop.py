@@ -99,7 +99,7 @@ class ThreadBackground:
             except OSError as caught:
                 error = caught
             except Exception as unforeseen:  # whoever waits must hear of it all the same
-                log.exception("background work failed")
+                log.exception("background work failed; this is a defect, please report it")
                 error = OSError(f"{type(unforeseen).__name__}: {unforeseen}")
             else:
                 return lambda: done(result, None)
@@ -145,4 +145,6 @@ class ThreadBackground:
             try:
                 call()
             except Exception:
-                log.exception("the end of background work failed")
+                log.exception(
+                    "the end of background work failed; this is a defect, please report it"
+                )

@@ -590,7 +590,7 @@ def test_a_receive_that_fails_leaves_others_that_wait_alone(
     assert [m.body for m in other.delivered(waiting)] == [b"poison"]
     bad.wire.exchange()
     assert failing.grpc_status == calls.INTERNAL
-    assert "a receive of orders by group first failed" in caplog.text
+    assert "a receive of topic orders by group first failed" in caplog.text
 
 
 def _batch(body: bytes, properties: bytes) -> bytes:

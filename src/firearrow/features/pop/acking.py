@@ -152,7 +152,11 @@ class Acker:
             return Outcome()  # times that no check point can have
         reason = f"{put.status.value}: {put.reason}"
         if reason != self._ack_failed:
-            log.error("no message can be acknowledged: the store refuses records (%s)", reason)
+            log.error(
+                "no message can be acknowledged: the store refuses records (%s). They come again "
+                "after their invisible time; check the disk, and free space if it is full",
+                reason,
+            )
         self._ack_failed = reason
         return Outcome(codes.SERVICE_NOT_AVAILABLE, reason)
 

@@ -311,7 +311,11 @@ class Popper:
 
     def _say_refused(self, reason: str) -> None:
         if reason != self._refused:
-            log.error("no message can be popped: the store refuses check points (%s)", reason)
+            log.error(
+                "no message can be popped: the store refuses check points (%s). Consumers ask "
+                "again; check the disk, and free space if it is full",
+                reason,
+            )
         self._refused = reason
 
     # -- looking only

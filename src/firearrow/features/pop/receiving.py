@@ -138,7 +138,12 @@ class Receiver:
         try:
             received = self._try(wanted, until_ms, closed, done, last=last)
         except Exception as error:  # whoever waits must hear of it
-            log.error("a waiting pop of %s failed", wanted.topic.name, exc_info=error)
+            log.error(
+                "a waiting pop of topic %s failed, and its client is told; this is a defect, "
+                "please report it",
+                wanted.topic.name,
+                exc_info=error,
+            )
             done(Received(Popped(0, 0, 0), codes.SYSTEM_ERROR, f"{type(error).__name__}: {error}"))
             return
         if received is not None:

@@ -177,7 +177,11 @@ class Revive:
 
     def _say_refused(self, reason: str) -> None:
         if reason != self._refused:
-            log.error("messages that were not acknowledged cannot be given again: %s", reason)
+            log.error(
+                "popped messages that were not acknowledged cannot be stored for another try (%s). "
+                "They wait, nothing is lost; check the disk, and free space if it is full",
+                reason,
+            )
         self._refused = reason
 
     # -- one step of one queue
@@ -234,11 +238,9 @@ class Revive:
             return False
         else:
             log.warning(
-                "revive queue %d has nothing at %d (%s): on to %d",
-                queue.queue_id,
-                queue.next_offset,
-                read.status,
-                read.next_offset,
+                "revive queue %d has nothing at offset %d (%s): on to %d. What retention took is "
+                "not given again; raise fileReservedTime if it is too short",
+                *(queue.queue_id, queue.next_offset, read.status, read.next_offset),
             )
         queue.next_offset = read.next_offset
         return read.next_offset < read.max_offset
@@ -248,7 +250,11 @@ class Revive:
             record = decode_record(data)
             found = checkpoints.read(record)
         except (RecordError, ValueError) as error:
-            log.error("revive queue %d, offset %d: left out: %s", queue.queue_id, offset, error)
+            log.error(
+                "the record at offset %d of revive queue %d is no check point (%s) and is left "
+                "out: see who sends to that topic, or check the disk",
+                *(offset, queue.queue_id, error),
+            )
             return
         own_name = self._settings.broker_name
         if isinstance(found, Acknowledgement):
@@ -366,16 +372,19 @@ class Revive:
         """The copy cannot be stored for a reason of its own: try again later and later."""
         tried = point.re_put_times
         if tried >= len(RE_PUT_S) and self._settings.skip_when_ck_re_put_reach_max_times:
-            log.error("%s offset %d is given up after %d tries", point.topic, offset, tried)
+            log.error(
+                "the message at offset %d of queue %d of topic %s, popped by group %s, cannot be "
+                "stored for another try and is given up after %d tries "
+                "(skipWhenCKRePutReachMaxTimes); read it there",
+                *(offset, point.queue_id, point.topic, point.group, tried),
+            )
             return 0
         wait_ms = RE_PUT_S[min(tried, len(RE_PUT_S) - 1)] * 1000
         log.warning(
-            "%s queue %d offset %d cannot be given again (%s); tried again in %d s",
-            point.topic,
-            point.queue_id,
-            offset,
-            reason,
-            wait_ms // 1000,
+            "the message at offset %d of queue %d of topic %s, popped by group %s, cannot be "
+            "stored for another try (%s). It is tried again in %d s; see whether its topic can be "
+            "written",
+            *(offset, point.queue_id, point.topic, point.group, reason, wait_ms // 1000),
         )
         again = CheckPoint(
             broker_name=point.broker_name,

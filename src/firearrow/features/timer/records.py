@@ -52,7 +52,12 @@ def readable(data: bytes | None, physical_offset: int) -> Record | None:
     try:
         return decode_record(data) if data is not None else None
     except RecordError as error:
-        log.error("a timed message at %d is unreadable and left out: %s", physical_offset, error)
+        log.error(
+            "the timed message at %d of the commit log is unreadable (%s) and not delivered; check "
+            "the disk",
+            physical_offset,
+            error,
+        )
         return None
 
 

@@ -213,7 +213,12 @@ class Clockwork:
             return True
         out_ms, topic, topic_hash = timing(properties)
         if out_ms is None:
-            log.error("a timed message at %d has no time and is left out", phy)
+            log.error(
+                "the record at %d of the commit log has no TIMER_OUT_MS and is not delivered: see "
+                "who sends to topic %s",
+                phy,
+                names.TIMER_TOPIC,
+            )
             return True
         slot_ms = self._floor(out_ms)
         files = self._files
@@ -348,12 +353,21 @@ class Clockwork:
         message = message_again(record, properties, enqueue_ms, self._clock.now_ms(), rolls)
         if message is None:
             log.error(
-                "a timed message at %d has no destination and is left out", record.physical_offset
+                "the timed message at %d of the commit log names no topic to go to and is not "
+                "delivered: see who sends to topic %s",
+                record.physical_offset,
+                names.TIMER_TOPIC,
             )
             return True
         # Past the rooms: its timer property must not take it aside again.
         put = self._store.append(message)
         if put.status in _GIVE_UP:
-            log.error("a timed message for %s is dropped: %s", message.topic, put.reason)
+            log.error(
+                "the timed message at %d of the commit log, for topic %s, cannot be stored when it "
+                "is due (%s) and is not delivered; let its producer send less in it",
+                record.physical_offset,
+                message.topic,
+                put.reason or put.status.value,
+            )
             return True
         return put.physical_offset >= 0

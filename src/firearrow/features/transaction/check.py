@@ -140,7 +140,10 @@ class Checker:
         try:
             pause_s = next(self._round, None)
         except Exception:  # the next round must come whatever happened in this one
-            log.exception("a round of transaction checks broke off")
+            log.exception(
+                "a round of transaction checks broke off, the next one begins anew; this is a "
+                "defect, please report it"
+            )
             pause_s = None
         if pause_s is None:
             self.start()
@@ -206,7 +209,12 @@ class Checker:
         except RecordError:
             half = None
         if half is None and data is not None:
-            log.error("what is at %d is no half message and is left out", physical_offset)
+            log.error(
+                "the record at %d of the commit log, in topic %s, is no half message and is left "
+                "out: see who sends to that topic, or check the disk",
+                physical_offset,
+                names.TRANS_HALF_TOPIC,
+            )
         return half
 
     def _judge(self, half: Half | None, began_ms: int, finished: FinishedReader) -> Verdict:
@@ -252,7 +260,16 @@ class Checker:
     def _move(self, half: Half, copy: Message) -> Put | None:
         put = self._store.append(copy)
         if put.status is not PutStatus.OK:
-            log.error("a half message cannot be stored again: %s %s", put.status.value, put.reason)
+            log.error(
+                "half message %s of group %s for topic %s cannot be stored again, so nobody is "
+                "asked about it: %s %s. It is tried again in the next round, as are all behind it; "
+                "check the disk, and free space if it is full",
+                half.properties.get(forms.UNIQUE_KEY),
+                half.group,
+                half.topic,
+                put.status.value,
+                put.reason,
+            )
             return None
         self.copies.moved(half.offset, put.queue_offset)
         return put
@@ -262,7 +279,17 @@ class Checker:
         self._topics.create_retry(topic, GIVEN_UP_QUEUES)
         put = self._store.append(forms.given_up(half))
         if put.status is not PutStatus.OK:
-            log.error("a half message cannot be given up: %s %s", put.status.value, put.reason)
+            log.error(
+                "half message %s of group %s for topic %s was asked about often enough, but cannot "
+                "be moved to %s: %s %s. It is tried again in the next round; check the disk, and "
+                "free space if it is full",
+                half.properties.get(forms.UNIQUE_KEY),
+                half.group,
+                half.topic,
+                topic,
+                put.status.value,
+                put.reason,
+            )
             return False
         log.error(
             "half message %s of group %s for topic %s was asked about %d times without an answer; "

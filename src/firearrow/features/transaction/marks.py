@@ -55,7 +55,9 @@ class Marks:
             return
         if len(self._waiting) >= WAITING_MARKS_MAX:
             log.error(
-                "the store takes no op messages: half message %d will be asked about again", offset
+                "the store takes no op messages: half message %d was ended, but its producer will "
+                "be asked about it again; check the disk, and free space if it is full",
+                offset,
             )
             return
         self._waiting[offset] = None
@@ -149,10 +151,21 @@ class FinishedReader:
         try:
             record = decode_record(data)
         except RecordError as error:
-            log.error("an op message at %d is unreadable: %s", physical_offset, error)
+            log.error(
+                "the op message at %d of the commit log is unreadable (%s): producers are asked "
+                "again about the half messages that it ended; check the disk",
+                physical_offset,
+                error,
+            )
             return
         if find_property(record.properties, b"TAGS") != REMOVE_TAG.encode():
-            log.error("an op message at %d has not the tag %s", physical_offset, REMOVE_TAG)
+            log.error(
+                "the record at %d of the commit log has not the tag %s of an op message and is "
+                "left out: see who sends to topic %s",
+                physical_offset,
+                REMOVE_TAG,
+                names.TRANS_OP_HALF_TOPIC,
+            )
             return
         for piece in record.body.split(b","):
             if piece.isdigit():

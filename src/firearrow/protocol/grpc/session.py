@@ -202,7 +202,12 @@ class GrpcSession:
 
     def _failed(self, call: StreamCall, error: Exception) -> None:
         path = call.metadata.get(":path")
-        log.error("%s from %s failed", path, call.remote, exc_info=error)
+        log.error(
+            "call %s from %s failed, and the client is told; this is a defect, please report it",
+            path,
+            call.remote,
+            exc_info=error,
+        )
         call.end(calls.INTERNAL, f"{type(error).__name__}: {error}")
 
     def half_close(self, call: StreamCall) -> None:

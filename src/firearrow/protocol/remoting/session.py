@@ -112,7 +112,12 @@ def failed(code: int, remote: tuple[str, int], error: Exception) -> Reply:
     if isinstance(error, OSError):  # no defect of ours
         log.error("request %s from %s failed: %s; check the disk", code, remote, error)
     else:
-        log.error("request %s from %s failed", code, remote, exc_info=error)
+        log.error(
+            "request %s from %s failed, and the client is told; this is a defect, please report it",
+            code,
+            remote,
+            exc_info=error,
+        )
     return Reply(codes.SYSTEM_ERROR, f"{type(error).__name__}: {error}")
 
 

@@ -137,7 +137,11 @@ class Brokers:
         try:
             info = msgspec.convert(lenient_json.loads(body), _ClusterInfo, strict=False)
         except ValueError as error:
-            log.warning("unreadable list of brokers from a name server: %s", error)
+            log.warning(
+                "a name server answers with a list of brokers that cannot be read: %s; see what "
+                "namesrvAddr points to",
+                error,
+            )
             return
         for data in info.brokers.values():
             self.note(data)

@@ -101,5 +101,9 @@ def _decode(body: bytes) -> Group | None:
         known = {key: value for key, value in data.items() if value is not None}
         return msgspec.convert(known, Group, strict=False)
     except (ValueError, AttributeError) as error:
-        log.warning("unreadable group configuration from a broker: %s", error)
+        log.warning(
+            "a broker answers with a group configuration that cannot be read: %s; see what is at "
+            "the addresses that the name servers list",
+            error,
+        )
         return None

@@ -124,7 +124,12 @@ class TopicTable:
         try:
             route = decode_route(body)
         except ValueError as error:
-            log.warning("unreadable route of topic %s from a name server: %s", name, error)
+            log.warning(
+                "a name server answers with a route of topic %s that cannot be read: %s. The topic "
+                "counts as unknown meanwhile; see what namesrvAddr points to",
+                name,
+                error,
+            )
             self._loaded(name, entry, None)
             return
         for data in route.brokers:
@@ -202,5 +207,9 @@ def _attributes(body: bytes) -> dict[str, str]:
     try:
         return msgspec.convert(lenient_json.loads(body), _Config, strict=False).attributes or {}
     except ValueError as error:
-        log.warning("unreadable topic configuration from a broker: %s", error)
+        log.warning(
+            "a broker answers with a topic configuration that cannot be read: %s; see what is at "
+            "the addresses that the name servers list",
+            error,
+        )
         return {}
