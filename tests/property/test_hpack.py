@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hpack
+import hpack.huffman_table
 import pytest
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hypothesis import given
 from hypothesis import strategies as st
 
 from firearrow.protocol.grpc.hpack import TABLE_BYTES_MAX, Decoder, HeaderError, encode
+from firearrow.protocol.grpc.huffman import decode_huffman
 from firearrow.protocol.grpc.layouts import LayoutDecoder
 
+CODE = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 names = st.sampled_from([":path", "content-type", "te", "x-mq-client-id", "x-mq-request-id"])
 values = st.text(st.characters(exclude_categories=["C"]), max_size=200)
 fields = st.dictionaries(names, values, max_size=5)
@@ -112,6 +117,17 @@ def test_garbage(blocks: list[bytes]) -> None:
             decoder.decode(block)
         except HeaderError:
             return
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode).map(CODE.encode))
+def test_huffman_code(coded: bytes) -> None:
+    try:
+        expected = hpack.huffman_table.decode_huffman(coded)
+    except hpack.HPACKDecodingError:
+        with pytest.raises(hpack.HPACKDecodingError):
+            decode_huffman(coded)
+    else:
+        assert decode_huffman(coded) == expected
 
 
 @given(fields)

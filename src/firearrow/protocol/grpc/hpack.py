@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from hpack.exceptions import HPACKDecodingError
-from hpack.huffman_table import decode_huffman
+
+from firearrow.protocol.grpc.huffman import decode_huffman
 
 TABLE_BYTES_MAX: Final = 4096  # SETTINGS_HEADER_TABLE_SIZE, where we keep the default
 _ENTRY_BYTES: Final = 32  # what an entry costs besides its name and value
