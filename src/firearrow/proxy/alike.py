@@ -20,7 +20,6 @@ from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from firearrow.protocol.grpc.protobuf import BYTES, NUMBER
-from firearrow.proxy.checks import milliseconds
 
 FORMS_MAX: Final = 256
 KINDS_MAX: Final = 64  # of one form
@@ -188,4 +187,7 @@ def _milliseconds(born: bytes) -> int | None:
         moment = Timestamp.FromString(born)
     except DecodeError:
         return None
-    return milliseconds(moment) if 0 <= moment.seconds <= _SECONDS_MAX else None
+    seconds = moment.seconds
+    if not 0 <= seconds <= _SECONDS_MAX:
+        return None
+    return int(seconds * 1000 + moment.nanos // 1_000_000)  # as ``checks.milliseconds``

@@ -122,10 +122,10 @@ class Clients:
             Refusal: it does not say who it is, or there are too many.
         """
         client_id = call.field("x-mq-client-id")
-        if not client_id.strip():
-            raise Refusal(v2.CLIENT_ID_REQUIRED, "client id cannot be empty")
         client = self._clients.get(client_id)
         if client is None:
+            if not client_id.strip():
+                raise Refusal(v2.CLIENT_ID_REQUIRED, "client id cannot be empty")
             if len(self._clients) >= CLIENTS_MAX:
                 raise Refusal(v2.TOO_MANY_REQUESTS, f"{CLIENTS_MAX} clients are connected")
             client = Client(client_id, call.remote)

@@ -384,8 +384,14 @@ def stored_response(message_id: bytes, queue_offset: int) -> bytes:
     offset = varint(queue_offset)
     return b"".join(
         (
-            *(_RESPONSE_OK_ENTRY, varint(size + len(offset)), begin, message_id),
-            *(between, message_id, _OFFSET, offset),
+            _RESPONSE_OK_ENTRY,
+            varint(size + len(offset)),
+            begin,
+            message_id,
+            between,
+            message_id,
+            _OFFSET,
+            offset,
         )
     )
 

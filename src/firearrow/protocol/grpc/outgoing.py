@@ -168,8 +168,15 @@ class Outgoing:
         self.write(
             b"".join(
                 (
-                    *(envelope.begin, number, between, number, prefix, message),
-                    *(envelope.behind, number, envelope.trailers),
+                    envelope.begin,
+                    number,
+                    between,
+                    number,
+                    prefix,
+                    message,
+                    envelope.behind,
+                    number,
+                    envelope.trailers,
                 )
             )
         )

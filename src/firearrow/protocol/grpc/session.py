@@ -129,9 +129,10 @@ class GrpcSession:
         method, place, timeout_s = recalled[0].meaning
         self.connection.streams[stream_id] = call = StreamCall(self, stream_id, recalled, method)
         if place >= 0:
-            timeout_s = known_timeout(recalled[1][place])
+            raw = recalled[1][place]
+            timeout_s = known_timeout(raw)
             if timeout_s is None:
-                self._bad_timeout(call, recalled[1][place].decode("utf-8", "replace"))
+                self._bad_timeout(call, raw.decode("utf-8", "replace"))
                 return
         if timeout_s is not None:
             call.deadline_s = self._clock.monotonic() + timeout_s
