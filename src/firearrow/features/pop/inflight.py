@@ -11,6 +11,7 @@ SETTLE_MS: Final = 2000  # acknowledgements may come into the revive topic so mu
 # An acknowledgement without a check point is kept so long, and so many of them.
 EARLY_MS: Final = 10_000
 EARLY_MAX: Final = 100_000
+OVER_MAX: Final = 200_000  # remembered after a start
 
 
 class Open:
@@ -52,8 +53,10 @@ class ReviveQueue:
         self.by_key: dict[Key, Open] = {}
         self.in_order: deque[Open] = deque()
         self.early: OrderedDict[Key, Early] = OrderedDict()
-        # Settled before the start: the timer may deliver them once more after a kill.
-        self.over: set[Key] = set()
+        # Settled lately: after a kill the timer may deliver them once more. With the number of its
+        # tries, since a check point that is written again has the key of the first one.
+        self._over: set[tuple[Key, int]] = set()
+        self._remembers = True
 
     def __len__(self) -> int:
         return len(self.in_order)
@@ -71,8 +74,10 @@ class ReviveQueue:
 
     def add(self, point: CheckPoint, key: Key, revive_offset: int) -> None:
         known = self.by_key.get(key)
-        if key in self.over or (known is not None and known.point.offsets == point.offsets):
+        if (key, point.re_put_times) in self._over:
             return  # delivered twice
+        if known is not None and known.point.offsets == point.offsets:
+            return
         opened = Open(point, key, revive_offset)
         early = self.early.get(key)
         if early is not None:
@@ -80,6 +85,8 @@ class ReviveQueue:
         if opened.bits:
             self.by_key[key] = opened
             self.in_order.append(opened)
+        else:
+            self.remember(point, key)
 
     def acknowledge(self, ack: Acknowledgement, key: Key, stored_ms: int) -> None:
         opened = self.by_key.get(key)
@@ -97,6 +104,7 @@ class ReviveQueue:
             return
         opened.acknowledge(offsets)
         if not opened.bits:
+            self.remember(opened.point, key)
             del self.by_key[key]
             self.drop_settled()
 
@@ -105,8 +113,19 @@ class ReviveQueue:
         in_order = self.in_order
         while in_order and not in_order[0].bits:
             opened = in_order.popleft()
+            self.remember(opened.point, opened.key)
             if self.by_key.get(opened.key) is opened:
                 del self.by_key[opened.key]
+
+    def remember(self, point: CheckPoint, key: Key) -> None:
+        """The check point is over, should it come again."""
+        if self._remembers and len(self._over) < OVER_MAX:
+            self._over.add((key, point.re_put_times))
+
+    def forget(self) -> None:
+        """The timer delivers nothing again any more."""
+        self._remembers = False
+        self._over.clear()
 
     def move_watermark(self, time_ms: int) -> None:
         if time_ms > self.watermark_ms:

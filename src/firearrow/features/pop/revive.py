@@ -37,8 +37,9 @@ from firearrow.store.api import PutStatus, Store
 log = logging.getLogger(__name__)
 
 REVIVE_GROUP: Final = names.SYSTEM_GROUP_PREFIX + "REVIVE_GROUP"
-# The timer delivers again what it delivered in the last second before a kill.
-AGAIN_MS: Final = 5_000
+# The timer delivers again what it delivered in the last second before a kill, or in some seconds
+# where the disk or the processor are busy.
+AGAIN_MS: Final = 15_000
 AGAIN_RECORDS_MAX: Final = 100_000
 REMEMBERED_S: Final = 60.0
 RECORDS_A_STEP: Final = 32
@@ -111,7 +112,7 @@ class Revive:
             begin = 0 if settled is None else settled + 1
             self._queues[queue_id] = queue = ReviveQueue(queue_id, begin)
             self._remember_settled(queue)
-            self._clock.call_later(REMEMBERED_S, queue.over.clear)
+            self._clock.call_later(REMEMBERED_S, queue.forget)
         self._store.on_arrival(self._arrived, self._revive_topic)
         self._wake(0.0)
 
@@ -278,7 +279,7 @@ class Revive:
                 with contextlib.suppress(ValueError):
                     found = checkpoints.read(record)
                     if isinstance(found, CheckPoint):
-                        queue.over.add(found.key(self._settings.broker_name))
+                        queue.remember(found, found.key(self._settings.broker_name))
 
     def _records(self, queue_id: int, begin: int, end: int) -> Iterator[Record]:
         """The records of a revive queue from ``begin`` up to ``end`` that are there."""

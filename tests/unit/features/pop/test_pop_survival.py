@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.support.brokers import Connection, World, send_fields
+from tests.support.brokers import Connection, World, properties_of, send_fields
 from tests.support.popping import (
     ACK,
     GROUP,
@@ -27,12 +27,14 @@ from tests.support.popping import (
 )
 
 from firearrow.codec.properties import parse_properties
-from firearrow.codec.record import decode_record
+from firearrow.codec.record import decode_record, split_records
 from firearrow.config import BrokerSettings
 from firearrow.features.pop.checkpoints import CheckPoint, ReviveTopic
 from firearrow.model import codes
 from firearrow.model.clock import VirtualClock
 from firearrow.model.group import Group
+from firearrow.model.message import Message
+from firearrow.store.api import PutStatus
 from firearrow.store.memory import MemoryDisk
 
 REVIVE = "rmq_sys_REVIVE_LOG_DefaultCluster"
@@ -206,6 +208,48 @@ def test_what_was_revived_is_not_revived_again_after_a_kill() -> None:
     again.clock.advance(30)
     assert again.store.max_offset(f"%RETRY%{GROUP}_{TOPIC}", 0) == 10
     again.stop()
+
+
+def test_what_the_timer_delivers_again_after_it_was_revived_is_not_revived_again() -> None:
+    """On a machine that is slow to save, the timer goes back further after a kill than to what is
+    open: it delivers check points again that this broker has settled already."""
+    world = in_memory()
+    client = world.connect()
+    produce(client, *(b"%d" % n for n in range(10)))
+    pop(client)
+    acknowledged = pop_one_more(world, client)
+    again = killed(world)
+    client = again.connect()
+    again.clock.advance(14)
+    retry = f"%RETRY%{GROUP}_{TOPIC}"
+    assert again.store.max_offset(retry, 0) == 10
+    deliver_again(again)
+    again.clock.advance(20)
+    assert again.store.max_offset(retry, 0) == 10
+    assert acknowledged not in bodies(drain(again, client, 20))
+    again.stop()
+
+
+def pop_one_more(world: World, client: Connection) -> bytes:
+    """A message that is acknowledged at once."""
+    produce(client, b"one more")
+    (message,) = pop(client)
+    ack(client, message)
+    return message.body
+
+
+def deliver_again(world: World) -> None:
+    """Store the check points in the revive topic once more, as the timer does."""
+    for queue_id in range(world.settings.revive_queue_num):
+        read = world.store.read(REVIVE, queue_id, 0, 32)
+        for data in split_records(read.records):
+            record = decode_record(data)
+            if properties_of(record)["TAGS"] == "ck":
+                again = Message(
+                    *(record.topic, record.queue_id, record.body, record.properties),
+                    *(record.born_timestamp, record.born_host),
+                )
+                assert world.store.append(again).status is PutStatus.OK
 
 
 def test_what_was_revived_is_remembered_across_the_files_of_its_queue() -> None:
@@ -395,6 +439,20 @@ def test_what_cannot_be_copied_now_is_tried_again_later(client: Connection, worl
     assert pop(client) == []
     world.clock.advance(10)  # 10 s after the first try
     assert bodies(pop(client)) == [b"large" * 100]
+
+
+def test_what_could_not_be_copied_before_a_kill_is_tried_again() -> None:
+    world = in_memory()
+    client = world.connect()
+    produce(client, b"large" * 100)
+    pop(client)
+    world.settings.max_message_size = world.store.settings.max_message_size = 300
+    world.clock.advance(14)
+    world.settings.max_message_size = 3000
+    again = killed(world)
+    again.clock.advance(20)
+    assert bodies(pop(again.connect())) == [b"large" * 100]
+    again.stop()
 
 
 # -- what is on the disk
