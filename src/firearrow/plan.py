@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ from firearrow.config import BrokerSettings
 from firearrow.config_values import ConfigError
 from firearrow.namesrv import settings as namesrv_config
 from firearrow.namesrv.settings import NamesrvSettings
-from firearrow.transport.tls import TlsMode, TlsPolicy
+from firearrow.transport import tlsfile
+from firearrow.transport.tls import ClientAuth, TlsMode, TlsPolicy
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_STORE: Final = "./firearrow-store"
@@ -53,10 +54,11 @@ class Plan:
         config: str | None,
         host: str | None,
         store: str | None = None,
-        tls_mode: str,
+        tls_mode: str | None,
         tls_cert: str | None,
         tls_key: str | None,
         tls_test_certificate: bool,
+        tls_config: str | None = None,
         namesrv_port: int | None = None,
         broker_port: int | None = None,
         proxy_port: int | None = None,
@@ -68,6 +70,7 @@ class Plan:
             ConfigError: a file that cannot be read, or a value that its key cannot have.
         """
         settings, namesrv_settings, warnings = _read(config, of_broker=broker or not namesrv)
+        tls, tls_warnings = _tls(tls_config, tls_mode, tls_cert, tls_key, tls_test_certificate)
         plan = cls(
             settings,
             store or settings.store_path_root_dir or DEFAULT_STORE,
@@ -77,13 +80,8 @@ class Plan:
             namesrv_settings.listen_port if namesrv_port is None else namesrv_port,
             settings.listen_port,
             config,
-            TlsPolicy(
-                TlsMode(tls_mode),
-                Path(tls_cert) if tls_cert else None,
-                Path(tls_key) if tls_key else None,
-                test_certificate=tls_test_certificate,
-            ),
-            warnings,
+            tls,
+            [*warnings, *tls_warnings],
             namesrv_settings,
         )
         plan._take_flags(broker_port, namesrv_addr)
@@ -103,6 +101,29 @@ class Plan:
             self.broker_port = broker_port
             if broker_port:
                 config.set_value(settings, "listenPort", str(broker_port))
+
+
+def _tls(
+    path: str | None,
+    mode: str | None,
+    certificate: str | None,
+    key: str | None,
+    test_certificate: bool,
+) -> tuple[TlsPolicy, list[str]]:
+    policy, warnings = tlsfile.read(path) if path else (TlsPolicy(), [])
+    policy = replace(
+        policy,
+        mode=TlsMode(mode) if mode else policy.mode,
+        certificate=Path(certificate) if certificate else policy.certificate,
+        key=Path(key) if key else policy.key,
+        test_certificate=test_certificate or policy.test_certificate,
+    )
+    if policy.client_auth is ClientAuth.REQUIRE and policy.mode is not TlsMode.ENFORCING:
+        warnings.append(
+            f"tls.server.need.client.auth=require keeps nobody out who comes without TLS, which "
+            f"--tls-mode {policy.mode.value} lets in: set --tls-mode enforcing"
+        )
+    return policy, warnings
 
 
 def _proxy_port(plan: Plan, flag: int | None) -> int | None:

@@ -78,12 +78,16 @@ _TLS = _options(
     click.option(
         "--tls-mode",
         type=click.Choice(["disabled", "permissive", "enforcing"]),
-        default="permissive",
-        show_default=True,
-        help="TLS and plain on the same port (permissive), or only one of them.",
+        help="TLS and plain on the same port (permissive), or only one of them.  "
+        "[default: permissive]",
     ),
     click.option("--tls-cert", help="Certificate chain (PEM)."),
     click.option("--tls-key", help="Its key (PEM)."),
+    click.option(
+        "--tls-config",
+        help="RocketMQ's file of TLS settings (tls.config.file), for client certificates and the "
+        "key's password; flags go before it.",
+    ),
     click.option(
         "--tls-test-certificate",
         is_flag=True,

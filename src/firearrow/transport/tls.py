@@ -174,7 +174,8 @@ def _ask_for_client_certificate(context: ssl.SSLContext, policy: TlsPolicy) -> N
     if policy.trust is None:
         raise TlsConfigError(
             f"tls.server.need.client.auth={policy.client_auth.value} needs "
-            "tls.server.trustCertPath, the CA that signs the clients' certificates"
+            "tls.server.trustCertPath, the CA that signs the clients' certificates (both in the "
+            "file that --tls-config names)"
         )
     _trust(context, policy.trust)
     required = policy.client_auth is ClientAuth.REQUIRE
@@ -203,7 +204,10 @@ def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError):
         if error.reason == "KEY_VALUES_MISMATCH":
             return "the key belongs to another certificate"
-        return f"they must be PEM files, the key without a password ({error})"
+        return (
+            "they must be PEM files, and tls.server.keyPassword the key's password if it has one "
+            f"({error})"
+        )
     return getattr(error, "strerror", None) or str(error)
 
 
