@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
@@ -91,6 +92,23 @@ def _allow_many_descriptors() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS has another limit below "none"
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _check_place(file: Path) -> None:
+    """Whether a file can be saved there later; its directory need not exist yet.
+
+    Raises:
+        OSError: there is something else than a directory.
+    """
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK):
+        log.warning(
+            "%s cannot be written: changes of the key-value configuration are refused. Give the "
+            "directory to the user that runs this, or give another with --store",
+            folder,
+        )
 
 
 def _explain(error: OSError, plan: Plan) -> str:
@@ -194,6 +212,7 @@ class Server:
         settings.listen_port = port_of(sock)
         settings.bind_address = self.plan.host
         file = Path(settings.kv_config_path or Path(self.plan.store) / "kvConfig.json")
+        _check_place(file)
         kv = KvConfig(lambda data: config_file.write(file, data))
         if file.exists():
             try:

@@ -109,6 +109,11 @@ def test_what_was_configured_at_the_name_server_is_there_after_a_restart(tmp_pat
         with BlockingClient(program.ready()["namesrv"]) as client:
             assert client.call(101, fields)[0].ext == {"value": "v"}
         program.stop()
+    (tmp_path / "file").touch()
+    for store in ("file", "file/below"):
+        with Program(tmp_path, "namesrv", "--namesrv-port", "0", "--store", store) as program:
+            assert program.ended() == 1
+            assert_one_line(program.err, f"cannot use {tmp_path / 'file'}: it is no directory")
     (tmp_path / "s/kvConfig.json").write_text("[")
     with Program(tmp_path, "namesrv", "--namesrv-port", "0", "--store", "s") as program:
         assert program.ended() == 1
