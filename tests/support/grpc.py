@@ -286,3 +286,26 @@ def message(topic: str, body: bytes = b"hello", **system: Any) -> v2.Message:
         else:
             setattr(made.system_properties, name, value)
     return made
+
+
+def producer_settings(*topics: str) -> v2.Settings:
+    settings = v2.Settings(client_type=v2.PRODUCER)
+    settings.publishing.SetInParent()
+    for topic in topics:
+        settings.publishing.topics.add(name=topic)
+    return settings
+
+
+def consumer_settings(
+    group: str, topic: str = "orders", kind: v2.ClientType.ValueType = v2.PUSH_CONSUMER
+) -> v2.Settings:
+    settings = v2.Settings(client_type=kind)
+    settings.subscription.group.name = group
+    settings.subscription.subscriptions.add().topic.name = topic
+    return settings
+
+
+def termination(group: str) -> rpc.NotifyClientTerminationRequest:
+    request = rpc.NotifyClientTerminationRequest()
+    request.group.name = group
+    return request

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from tests.support.cluster import NAME_SERVERS, Cluster
-from tests.support.grpc import Client
+from tests.support.grpc import Client, consumer_settings, producer_settings
 from tests.support.grpc import message as grpc_message
-from tests.unit.proxy.test_proxy import consumer_settings, producer_settings
 
 from firearrow.protocol.grpc.pb import definition_pb2 as v2
 from firearrow.protocol.grpc.pb import service_pb2 as rpc

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.support.brokers import Answered, Connection, pull_fields, send_fields
 from tests.support.cluster import NAME_SERVERS, Cluster
-from tests.unit.proxy.test_proxy import consumer_settings
+from tests.support.grpc import consumer_settings
 
 from firearrow.model import codes
 from firearrow.model.clock import VirtualClock
