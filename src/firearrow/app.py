@@ -203,6 +203,8 @@ class Server:
     def _open_store(self) -> FileStore:
         root = str(Path(self.plan.store).resolve())
         settings = self.plan.settings
+        if settings.flush_disk_type == "SYNC_FLUSH":
+            loop.hand_over_quickly()
         return open_broker_store(root, settings, RealDisk(), self.clock, self.background)
 
     # -- name server

@@ -6,11 +6,11 @@ import struct
 from array import array
 from collections.abc import Callable
 from copy import copy
-from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
 
+from firearrow.broker.flushed import FlushedAnswers
 from firearrow.broker.logical import Placed
 from firearrow.broker.send_checks import SendChecks, SendCheckSettings, SendFields
 from firearrow.broker.stats import BrokerStats
@@ -93,6 +93,7 @@ class Sender:
         self._stats = stats
         self._count = stats.stored_in
         self._retry = retry
+        self._flushed = FlushedAnswers(store, clock)
         self._unique_ids = UniqueIds(store_host, process_id, clock.now_ms)
         self._host_hex = store_host.hex().upper()
         self._success: Callable[..., Answer] = self._frame
@@ -243,10 +244,7 @@ class Sender:
         if self._settings.flush_disk_type == "SYNC_FLUSH" and b"WAIT\x01false" not in (
             message.properties
         ):
-            self._store.when_durable(
-                put.end,
-                partial(self._flushed, request, identity, queue_id, put.queue_offset, unique_key),
-            )
+            self._answer_flushed(request, put.end, identity, queue_id, put.queue_offset, unique_key)
             return None
         return self._success(request.opaque, identity, queue_id, put.queue_offset, unique_key)
 
@@ -280,31 +278,30 @@ class Sender:
         )
 
     def _frame(
-        self, opaque: int, identity: str, queue_id: int, offset: int, unique_key: str, code: int = 0
+        self, opaque: int, identity: str, queue_id: int, offset: int, unique_key: str
     ) -> bytes:
         """The response frame, written directly: this is the hottest line of the broker."""
         if not unique_key.isalnum():
             unique_key = _inside(unique_key)
         header = (
-            f'{{"code":{code},{self._ext_head}{identity}","queueId":"{queue_id}","queueOffset":"'
+            f'{{"code":0,{self._ext_head}{identity}","queueId":"{queue_id}","queueOffset":"'
             f'{offset}","transactionId":"{unique_key}"}},{self._tail}{opaque}{_VERSION}'
         ).encode()
         size = len(header)
         return _FRAME.pack(size + 4, size) + header
 
-    def _flushed(
+    def _answer_flushed(
         self,
         request: Request[Any],
+        end: int,
         identity: str,
         queue_id: int,
         offset: int,
         unique_key: str,
-        durable: bool,
     ) -> None:
-        if request.one_way:
-            return
-        code = codes.SUCCESS if durable else codes.FLUSH_DISK_TIMEOUT
-        request.peer.send(self._frame(request.opaque, identity, queue_id, offset, unique_key, code))
+        if not request.one_way:
+            frame = self._frame(request.opaque, identity, queue_id, offset, unique_key)
+            self._flushed.add(request.peer, end, frame)
 
     def refused(self, put: Put) -> Reply:
         """The answer for a message that the store did not take."""
@@ -364,10 +361,7 @@ class Sender:
         identity = f",{self._host_hex}".join(f"{phy:016X}" for phy in put.physical_offsets)
         _, unique_key = self._complete(fields.properties or "")
         if self._settings.flush_disk_type == "SYNC_FLUSH":
-            self._store.when_durable(
-                put.end,
-                partial(self._flushed, request, identity, queue_id, put.queue_offset, unique_key),
-            )
+            self._answer_flushed(request, put.end, identity, queue_id, put.queue_offset, unique_key)
             return None
         return self._success(request.opaque, identity, queue_id, put.queue_offset, unique_key)
 

@@ -178,11 +178,15 @@ class _Line:
                 poll.opaque = opaque
 
     def send(self, data: bytes) -> None:
-        """The broker answers later than at once."""
-        header, body = decode_frame(data)
-        done = self.settle(header.opaque)
-        if done is not None:
-            done(header, body)
+        """The broker answers later than at once, maybe several requests together."""
+        position = 0
+        while position < len(data):
+            stop = position + 4 + int.from_bytes(data[position : position + 4])
+            header, body = decode_frame(data[position:stop])
+            done = self.settle(header.opaque)
+            if done is not None:
+                done(header, body)
+            position = stop
 
     def settle(self, opaque: int) -> Done | None:
         """The answer of a request has come: whom it is for, unless somebody had it already."""

@@ -157,8 +157,11 @@ class Dispatcher:
     def show_flushed(self, flushed: int) -> None:
         """Make what the flush covered readable (storage.md 5.6: only flushed with SYNC_FLUSH)."""
         unflushed = self.unflushed
-        while unflushed and unflushed[0][1] + unflushed[0][2] <= flushed:
-            queue, phy, size, rest = unflushed.popleft()
+        while unflushed:
+            queue, phy, size, rest = unflushed[0]
+            if phy + size > flushed:
+                break
+            unflushed.popleft()
             if isinstance(rest, int):
                 self.add_entry(queue, phy, size, rest)
             elif (batch := self.batches.get((queue.shape.name, queue.queue_id))) is not None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -22,10 +23,20 @@ T = TypeVar("T")
 _Job = Callable[[], Callable[[], None]]  # runs on the thread; gives what to call on the loop
 
 
+# How long the loop or the background thread may keep the interpreter (the GIL) while the other one
+# waits for it. With the 5 ms of Python a flush began and ended late while the loop was busy.
+SWITCH_INTERVAL_S: Final = 1e-4
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a program on uvloop until ``main`` returns."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
+
+
+def hand_over_quickly() -> None:
+    """For a process in which somebody waits for what the background thread does."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 class LoopClock:

@@ -283,6 +283,68 @@ def test_a_disk_that_does_not_sync_in_time_is_said_and_loses_nothing(tmp_path: P
     world.stop()
 
 
+def test_with_sync_flush_a_connection_gets_its_answers_in_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, BrokerSettings(flush_disk_type="SYNC_FLUSH"))
+    one, other = world.connect(), world.connect()
+    writes: list[Connection] = []
+
+    def watch(client: Connection) -> None:
+        def send(data: bytes) -> None:
+            writes.append(client)
+            client.peer.send(data)
+
+        monkeypatch.setattr(client.session, "send", send)
+
+    watch(one)
+    watch(other)
+    asked = [one.send(310, send_fields("orders")) for _ in range(3)]
+    one.send(310, send_fields("orders"), one_way=True)
+    other.send(310, send_fields("orders"))
+    world.clock.advance(0)
+    assert writes == [one, other]
+    assert [answer.header.opaque for answer in one.received()] == asked
+    assert [answer.ext["queueOffset"] for answer in other.received()] == ["4"]
+    world.stop()
+
+
+def test_an_answer_waits_for_the_flush_of_its_own_message(tmp_path: Path) -> None:
+    """One that began before the message came says nothing about it, whoever else it serves."""
+    world = World(tmp_path, BrokerSettings(flush_disk_type="SYNC_FLUSH"))
+    client = world.connect()
+    world.background.eager = False
+    first = client.send(310, send_fields("orders"))
+    world.clock.advance(0)  # the flush takes what is there
+    client.send(310, send_fields("orders"))
+    world.clock.advance(0)
+    world.background.run()
+    assert [answer.header.opaque for answer in client.received()] == [first]
+    assert world.store.flushed_offset() < world.store.commit_log_range()[1]
+    assert world.store.max_offset("orders", 0) == 1
+    world.clock.advance(0)
+    world.background.run()
+    assert [answer.code for answer in client.received()] == [codes.SUCCESS]
+    assert world.store.max_offset("orders", 0) == 2
+    world.background.eager = True
+    world.stop()
+
+
+def test_all_that_a_disk_does_not_sync_in_time_have_the_code_that_says_so(tmp_path: Path) -> None:
+    world = World(tmp_path, BrokerSettings(flush_disk_type="SYNC_FLUSH"))
+    world.background.eager = False
+    client = world.connect()
+    asked = [client.send(310, send_fields("orders"), b'"code":0,') for _ in range(2)]
+    world.clock.advance(5.5)
+    answers = client.received()
+    assert [answer.code for answer in answers] == [codes.FLUSH_DISK_TIMEOUT] * 2
+    assert [answer.header.opaque for answer in answers] == asked
+    assert [answer.ext["queueOffset"] for answer in answers] == ["0", "1"]
+    world.background.run()
+    world.background.eager = True
+    world.stop()
+
+
 @pytest.mark.parametrize("field", ["e", "f", "g", "h", "j"])
 @pytest.mark.parametrize("value", [1 << 63, -(1 << 63) - 1, 1 << 70])
 def test_a_number_that_no_record_can_hold_is_refused(

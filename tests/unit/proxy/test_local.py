@@ -8,7 +8,7 @@ import pytest
 
 from firearrow.model.clock import VirtualClock
 from firearrow.protocol.remoting.command import NoFields, Reply, Request
-from firearrow.protocol.remoting.headers import Header
+from firearrow.protocol.remoting.headers import Header, encode_reply
 from firearrow.protocol.remoting.session import Dispatcher, Route, answer
 from firearrow.proxy.local import LocalChannel
 
@@ -70,6 +70,17 @@ def test_one_answer_at_whatever_time(broker: Broker, code: int) -> None:
     ((header, body),) = broker.answers
     assert header is not None
     assert (header.code, header.remark, header.ext, body) == (7, "why", {"key": "value"}, b"body")
+
+
+def test_several_answers_in_one_piece(broker: Broker) -> None:
+    """As those for whom one flush was done."""
+    for _ in range(3):
+        broker.call(LATER)
+    frames = [encode_reply(r.opaque, Reply(n, body=b"x" * n)) for n, r in enumerate(broker.waiting)]
+    broker.waiting[0].peer.send(b"".join(frames))
+    assert [(h.code, body) for h, body in broker.answers if h] == [(0, b""), (1, b"x"), (2, b"xx")]
+    broker.clock.advance(10)
+    assert len(broker.answers) == 3
 
 
 def test_answers_in_another_order(broker: Broker) -> None:

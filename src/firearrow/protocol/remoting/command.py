@@ -34,7 +34,7 @@ class Caller(Protocol):
     def closed(self) -> bool: ...
 
     def send(self, data: bytes) -> None:
-        """Write a whole frame."""
+        """Write whole frames, mostly one."""
 
     def close(self, reason: str) -> None: ...
 
