@@ -24,8 +24,8 @@ UPDATE_SUBSCRIPTION_GROUP = 200
 SETTLE_S = 4.0  # key indexes are built behind the log, when nobody sends
 ONE_CORE_WARM_UP = 2  # times as long: compiling takes turns with serving there
 # More than any side takes in a second; what is left over waits for the next round.
-CONSUMED_MAX = 40_000
-DRAINED_MAX = 180_000
+CONSUMED_MAX = 60_000
+DRAINED_MAX = 240_000
 
 Server = Firearrow | JavaLocal
 Round = Callable[[str, Server], Load]
