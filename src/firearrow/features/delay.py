@@ -21,7 +21,7 @@ from firearrow.codec.record import Record, RecordError, decode_record
 from firearrow.codec.sysflags import SYS_TRANSACTION_MASK, SYS_TRANSACTION_PREPARED
 from firearrow.model import names
 from firearrow.model.clock import Clock, Timer
-from firearrow.model.message import Message
+from firearrow.model.message import Message, stored_again
 from firearrow.model.topic import DataVersion
 from firearrow.store.api import Put, PutStatus, Store
 
@@ -261,15 +261,4 @@ def _real_message(record: Record) -> Message | None:
     if topic is None or number is None or number < 0:
         return None
     properties["WAIT"] = "false"
-    return Message(
-        topic=topic,
-        queue_id=number,
-        body=record.body,
-        properties=format_properties(properties),
-        born_timestamp=record.born_timestamp,
-        born_host=record.born_host,
-        store_host=record.store_host,
-        flag=record.flag,
-        sys_flag=record.sys_flag,
-        reconsume_times=record.reconsume_times,
-    )
+    return stored_again(record, topic, number, format_properties(properties))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from firearrow.codec.record import Record
+
 
 class Message(msgspec.Struct, gc=False):
     """What the store needs of a message. Bytes are as received; nothing is re-encoded."""
@@ -19,3 +21,20 @@ class Message(msgspec.Struct, gc=False):
     reconsume_times: int = 0
     prepared_offset: int = 0
     store_host: bytes = b""  # empty: this broker
+
+
+def stored_again(record: Record, topic: str, queue_id: int, properties: bytes) -> Message:
+    """What the store was given for a record, to go elsewhere: it stays whose it was, and how often
+    it was consumed."""
+    return Message(
+        topic=topic,
+        queue_id=queue_id,
+        body=record.body,
+        properties=properties,
+        born_timestamp=record.born_timestamp,
+        born_host=record.born_host,
+        store_host=record.store_host,
+        flag=record.flag,
+        sys_flag=record.sys_flag,
+        reconsume_times=record.reconsume_times,
+    )

@@ -136,8 +136,7 @@ class DirectSends(Protocol):
         sys_flag: int,
     ) -> int | Reply | None:
         """Store a message with complete properties in one of a topic's queues: its queue offset, or
-        why not. ``None``: nothing
-        is done, and the broker must be asked with a request."""
+        why not. ``None``: nothing is done, and the broker must be asked with a request."""
 
 
 class Backend(Protocol):

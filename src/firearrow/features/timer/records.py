@@ -10,10 +10,9 @@ from firearrow.codec.hashes import java_hash
 from firearrow.codec.numbers import INT32_MAX, whole_number
 from firearrow.codec.properties import format_properties, parse_properties
 from firearrow.codec.record import Record, RecordError, decode_record
-from firearrow.model.message import Message
+from firearrow.model.message import Message, stored_again
 
 log = logging.getLogger(__name__)
-
 
 END_BYTES_MAX: Final = 512  # of what is remembered
 _OUT_MARK: Final = b"\x02TIMER_OUT_MS\x01"
@@ -77,15 +76,4 @@ def message_again(
     if not topic or number is None or number < 0:
         return None
     # Java keeps REAL_* in what it stores, and consumers may look at them.
-    return Message(
-        topic=topic,
-        queue_id=number,
-        body=record.body,
-        properties=format_properties(properties),
-        born_timestamp=record.born_timestamp,
-        born_host=record.born_host,
-        store_host=record.store_host,
-        flag=record.flag,
-        sys_flag=record.sys_flag,
-        reconsume_times=record.reconsume_times,
-    )
+    return stored_again(record, topic, number, format_properties(properties))
